@@ -1,0 +1,38 @@
+# Two commands are all the set-up there is: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow bench lint types imports install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/samdiag demo digits --out demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+test: lint types imports
+	$(BIN)/python -m pytest -n auto
+
+test-slow: install
+	$(BIN)/python -m pytest -n auto -m slow
+
+bench: install
+	$(BIN)/python benchmarks/real_checkpoint.py
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

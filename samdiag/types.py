@@ -1,0 +1,312 @@
+"""The values that flow from a checkpoint to a report. Plain and frozen; nothing here imports torch.
+
+path → Checkpoint → {name: Setting} → Problem → Measurements → Finding… → Prescription → Diagnosis
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT_VERSION = 1
+
+
+class Trust(StrEnum):
+    """Who said a value: `default` < `artifact` < `project` < `cli`."""
+
+    DEFAULT = "default"
+    ARTIFACT = "artifact"
+    PROJECT = "project"
+    CLI = "cli"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadowed:
+    """A value that was said as well, but further away."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A resolved value that knows who said it and what it overruled."""
+
+    value: Any
+    source: str
+    trust: Trust
+    shadowed: tuple[Shadowed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A model, a loss and data: what a checkpoint's weights are measured on.
+
+    Attributes:
+        model: the network; samdiag restores it exactly after every measurement.
+        loss: `loss(model, batch)` → 0-dim tensor, the *mean* loss over the samples of `batch`.
+        batches: re-iterable (a list, a DataLoader), not a generator; each item is whatever `loss` takes.
+        num_samples: `num_samples(batch)` → number of samples that the mean runs over; by default the first dimension of
+            the first tensor found in the batch.
+        population: size of the training set that the batches were drawn from. When all of it is analysed there is
+            no sampling error; None means "a sample of something much larger".
+        loss_lower_bound: a value that the loss can never go below (0 for cross-entropy and squared errors); None: found
+            from the loss's own graph where that is certain, else unknown.
+        batch_size_is_training: True when `batches` are cut as in training, so that their size says the training batch size.
+    """
+
+    model: nn.Module
+    loss: Callable[[Any, Any], Any]
+    batches: Iterable[Any]
+    num_samples: Callable[[Any], int] | None = None
+    population: int | None = None
+    loss_lower_bound: float | None = None
+    batch_size_is_training: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A measured number with its two kinds of error, both in the unit of the value.
+
+    Attributes:
+        value: the number; None where it could not be measured.
+        error: numerical error bound (the residual of an eigenpair, the bracket of a root); 0 where only rounding remains.
+        sampling_error: standard error from the data behind it; None where it cannot be estimated (a single batch).
+        converged: whether the requested tolerance was reached.
+    """
+
+    value: float | None
+    error: float = 0.0
+    sampling_error: float | None = None
+    converged: bool = True
+
+    def spread(self, z: float = 2.0) -> float:
+        """Half-width of the interval a verdict compares: numerical bound plus `z` standard errors (z=2: about 95 %)."""
+        return self.error + z * (self.sampling_error or 0.0)
+
+    @property
+    def known(self) -> bool:
+        return self.value is not None and not math.isnan(self.value)
+
+    @property
+    def low(self) -> float:
+        return math.nan if self.value is None else self.value - self.spread()
+
+    @property
+    def high(self) -> float:
+        return math.nan if self.value is None else self.value + self.spread()
+
+
+UNKNOWN = Estimate(value=None, error=math.inf, converged=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direction:
+    """An eigenpair of the Hessian, reduced to the numbers that verdicts and advice need.
+
+    Attributes:
+        eigenvalue: lambda, with the residual ‖Hq − lambda q‖ as error.
+        effective_radius: rho_eff along this direction (theory A); infinite where the gradient vanishes under SAM.
+        noise: qᵀCq, per-sample gradient variance along q; None where a single batch leaves it unknown.
+        offset: q·g, the gradient's component along q.
+    """
+
+    eigenvalue: Estimate
+    effective_radius: float
+    noise: float | None = None
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfCheck:
+    """Whether the Hessian products can be believed: symmetry, repeatability, agreement with float64 central differences."""
+
+    passed: bool
+    symmetry_error: float
+    repeat_error: float
+    finite_difference_error: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondOpinion:
+    """What PyHessian says about the same batches, and whether it agrees (it is never the engine)."""
+
+    lambda_max: float | None
+    lambda_max_agrees: bool | None
+    trace: float | None
+    trace_error: float | None
+    trace_samdiag: float | None
+    trace_agrees: bool | None
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """Everything a verdict may look at: plain numbers with the settings that produced them.
+
+    Units: losses in the loss's unit; norms in loss per parameter unit; eigenvalues in loss per parameter unit squared.
+    """
+
+    # the settings that produced the numbers (None: not known)
+    rho: float
+    variant: str
+    lr: float | None
+    momentum: float
+    weight_decay: float
+    batch_size: int | None  # training batch; None: full batch
+    # how much was looked at
+    num_params: int
+    num_samples: int
+    num_batches: int
+    population: int | None
+    num_products: int
+    num_gradients: int
+    loss_lower_bound: float | None
+    # the two gradients
+    loss: Estimate
+    grad_norm: Estimate
+    perturbed_loss: Estimate
+    perturbed_grad_norm: Estimate
+    gradient_ratio: Estimate  # ‖g+‖/‖g‖
+    gradient_cosine: Estimate
+    update_ratio: Estimate  # ‖g+ + wd·x‖/‖g + wd·x‖: what a hallucinated minimizer makes vanish
+    perturbation_norm: float  # ‖e(x)‖
+    directional_curvature: Estimate  # uᵀHu
+    quadratic_error: float | None  # ‖g+ − g − He‖/‖He‖: how far the second-order picture is from what happens at radius rho
+    next_loss: float | None  # loss after the plain step −lr/(1+gamma)·(g+ + wd·x)
+    next_loss_sgd: float | None  # the same with g in place of g+
+    next_gradient_cosine: float | None  # cosine of the gradients before and after that SAM step; −1 on a period-2 bounce
+    ridge_distance: Estimate
+    ridge_searched: float  # no ridge nearer than this along the ascent direction
+    # curvature
+    lambda_max: Estimate
+    lambda_min: Estimate
+    lambda_min_bound: float | None  # lambda_min is above this with probability `lambda_min_bound_probability`
+    lambda_min_bound_probability: float
+    top_eigenvalues: tuple[Estimate, ...]
+    bottom_eigenvalues: tuple[Estimate, ...]
+    top_directions: tuple[Direction, ...]
+    bottom_directions: tuple[Direction, ...]
+    spectrum_complete: bool  # every eigenvalue was found, so that "all negative directions" can be said
+    effective_radius: float
+    # gradient noise
+    noise_trace: Estimate  # tr C of the per-sample gradient covariance
+    # the SAM Jacobian, only where the hallucination test asks for it
+    jacobian_eigenvalues: tuple[tuple[float, float], ...] | None  # (real, imaginary)
+    jacobian_zero_modes: int | None
+    self_check: SelfCheck
+    second_opinion: SecondOpinion | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Confidence(StrEnum):
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+VERDICTS_BY_HARM: tuple[str, ...] = (
+    "unstable",
+    "hallucinated-minimizer",
+    "saddle-attraction",
+    "saddle-slowdown",
+    "hallucinated-point",
+    "convergence-floor",
+    "bounce",
+    "saddle-escaping",
+    "undecided",
+    "descending",
+    "minimum",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that holds at the checkpoint, with the numbers that say so and the theorem behind it."""
+
+    verdict: str
+    severity: Severity
+    confidence: Confidence
+    evidence: Mapping[str, float | int | str | None]
+    message: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What to set one hyper-parameter to. `recommended` is None when there is no recommendation; `reason` says why."""
+
+    current: float | None
+    recommended: float | None
+    interval: tuple[float, float] | None
+    binding: str | None
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prescription:
+    """What to change, jointly."""
+
+    rho: Advice
+    momentum: Advice
+    batch_size: Advice
+    escape_steps: float | None = None  # predicted steps to leave the saddle under the recommended settings
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointInfo:
+    path: str
+    format: str | None = None
+    fingerprint: str | None = None
+    num_params: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why there is no diagnosis: one line of what, one line of what to do."""
+
+    what: str
+    todo: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """All that was found about one checkpoint, or the failure that prevented it. One line of JSON Lines."""
+
+    checkpoint: CheckpointInfo | None
+    settings: Mapping[str, Setting]
+    measurements: Measurements | None
+    verdict: str
+    findings: tuple[Finding, ...]
+    prescription: Prescription | None
+    warnings: tuple[str, ...] = ()
+    failure: Failure | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    samdiag_version: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of docs/formats.md; infinities and NaN become the strings "Infinity", "-Infinity", "NaN"."""
+        from samdiag.encoding import jsonable
+
+        encoded = jsonable(self)
+        assert isinstance(encoded, dict)
+        return encoded
