@@ -174,6 +174,7 @@ class Measurements:
     loss: Estimate
     grad_norm: Estimate
     perturbed_loss: Estimate
+    loss_change: Estimate  # f(x+) − f(x), its error from paired batches
     perturbed_grad_norm: Estimate
     gradient_ratio: Estimate  # ‖g+‖/‖g‖
     gradient_cosine: Estimate
@@ -181,9 +182,9 @@ class Measurements:
     perturbation_norm: float  # ‖e(x)‖
     directional_curvature: Estimate  # uᵀHu
     quadratic_error: float | None  # ‖g+ − g − He‖/‖He‖: how far the second-order picture is from what happens at radius rho
-    next_loss: float | None  # loss after the plain step −lr/(1+gamma)·(g+ + wd·x)
-    next_loss_sgd: float | None  # the same with g in place of g+
-    next_gradient_cosine: float | None  # cosine of the gradients before and after that SAM step; −1 on a period-2 bounce
+    lookahead_loss: float | None  # loss after two SAM steps of size lr/(1+gamma); None without lr or gradient
+    lookahead_loss_sgd: float | None  # the same with plain gradient steps
+    lookahead_cosine: float | None  # cosine of the gradients before and after the first SAM step; −1 on a period-2 bounce
     ridge_distance: Estimate
     ridge_searched: float  # no ridge nearer than this along the ascent direction
     # curvature
@@ -201,7 +202,7 @@ class Measurements:
     noise_trace: Estimate  # tr C of the per-sample gradient covariance
     # the SAM Jacobian, only where the hallucination test asks for it
     jacobian_eigenvalues: tuple[tuple[float, float], ...] | None  # (real, imaginary)
-    jacobian_zero_modes: int | None
+    jacobian_zero: float | None  # modulus up to which one of them counts as a zero mode
     self_check: SelfCheck
     second_opinion: SecondOpinion | None = None
     notes: tuple[str, ...] = ()

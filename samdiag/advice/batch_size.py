@@ -1,0 +1,62 @@
+"""Which batch size lets the gradient noise free a captured saddle."""
+
+from __future__ import annotations
+
+import math
+
+from samdiag.advice.situation import MIN_BATCH, Situation
+from samdiag.theory.prescription import freeing_batch_size
+from samdiag.types import Advice
+
+SOURCE = "theory A7, D2"
+
+
+def keep(situation: Situation, reason: str) -> Advice:
+    """The present batch size; `recommended` stays None where it is not known."""
+    size = situation.m.batch_size
+    return Advice(current=size, recommended=size, interval=None, binding=None, reason=reason, source=SOURCE)
+
+
+def silence(situation: Situation, reason: str) -> Advice:
+    """No recommendation, and why."""
+    return Advice(
+        current=situation.m.batch_size, recommended=None, interval=None, binding=None, reason=reason, source=SOURCE
+    )
+
+
+def free(situation: Situation) -> Advice:
+    """The largest batch whose noise keeps half of SGD's escape rate, or why there is none.
+
+    The noise that counts is that of the batch behind the *ascent* gradient: with micro-batched SAM the micro-batch may shrink instead.
+
+    Source: theory D2.
+    """
+    m = situation.m
+    if situation.bottom is None:
+        return silence(situation, "no negative eigenvalue beyond its error: nothing to escape from")
+    if m.variant == "usam":
+        return silence(situation, "in USAM the batch size never frees a captured saddle: its radius does not shrink with noise")
+    if m.variant == "asam":
+        return silence(situation, "no closed form for ASAM's batch size: change rho")
+    if m.noise_trace.value is None:
+        return silence(situation, "the gradient noise is unknown: a single batch was analysed")
+    if m.noise_trace.value <= 0:
+        return silence(situation, "the gradients of all batches agree: there is no noise to free the saddle")
+    lam = situation.bottom.eigenvalue.value or 0.0
+    limit = freeing_batch_size(m.noise_trace.value, m.rho, lam, m.grad_norm.value or 0.0)
+    if limit < 1:
+        return silence(situation, f"even a single sample's noise is too weak at this rho (B ≤ {limit:.2g} would be needed)")
+    if math.isinf(limit) or (m.batch_size is not None and m.batch_size <= limit):
+        return keep(situation, "the present batch size already frees the direction of lambda_min")
+    if limit < MIN_BATCH:
+        return silence(
+            situation, f"only batches of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} that are prescribed"
+        )
+    return Advice(
+        current=m.batch_size,
+        recommended=float(math.floor(limit)),
+        interval=(1.0, limit),
+        binding="saddle trap",
+        reason=f"batches of at most {limit:.0f} samples (the ascent batch counts) keep half of SGD's escape rate at the present rho",
+        source=SOURCE,
+    )

@@ -1,0 +1,59 @@
+"""Batches as trees of tensors: counting, moving, comparing and halving them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """The tensors of a batch, in order; any nesting of lists, tuples, dicts and registered containers."""
+    return (leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor))
+
+
+def count_samples(batch: Any) -> int:
+    """First dimension of the first tensor in the batch; 1 where there is none (a closed-form problem without data)."""
+    first = next(tensors(batch), None)
+    return 1 if first is None or first.dim() == 0 else int(first.shape[0])
+
+
+def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The batch on `device`, floating-point tensors as `dtype`; integers keep their type. Always new storage."""
+
+    def place(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        target = dtype if leaf.is_floating_point() else leaf.dtype
+        return leaf.detach().to(device=device, dtype=target, copy=True)
+
+    return pytree.tree_map(place, batch)
+
+
+def halve(batch: Any, num_samples: int) -> tuple[Any, Any] | None:
+    """The batch cut in two along the first dimension, or None when there is no tensor of that length to cut.
+
+    Right when the loss is a mean over samples: the halves are then weighted by their counts.
+    """
+    if num_samples < 2 or not any(t.dim() > 0 and t.shape[0] == num_samples for t in tensors(batch)):
+        return None
+    middle = num_samples // 2
+
+    def cut(part: slice) -> Callable[[Any], Any]:
+        return lambda leaf: (
+            leaf[part] if isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == num_samples else leaf
+        )
+
+    return pytree.tree_map(cut(slice(0, middle)), batch), pytree.tree_map(cut(slice(middle, None)), batch)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two batches hold equal tensors in the same places (NaN equals NaN)."""
+    a, b = list(tensors(first)), list(tensors(second))
+    return len(a) == len(b) and all(
+        x.shape == y.shape and x.dtype == y.dtype and bool(torch.equal(torch.nan_to_num(x), torch.nan_to_num(y)))
+        for x, y in zip(a, b, strict=True)
+    )

@@ -1,0 +1,109 @@
+"""A model lent out and given back exactly: parameters, buffers, grads, modes, RNG and backend switches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[list[nn.Parameter], Tensor]]:
+    """Yields the trainable parameters and the one flat vector that they are views of while the context lasts.
+
+    The model's own storages are never written: parameters and buffers are pointed at copies and pointed back in the end, so every
+    bit returns, whatever happened in between. The model is in eval mode inside, without `.grad`.
+
+    Args:
+        model: the network.
+        device: where the copies live.
+        dtype: of floating-point copies (bf16 and fp16 weights are analysed in float32).
+
+    Yields:
+        (parameters, flat): the distinct trainable parameters in `model.parameters()` order; flat [num_params].
+    """
+    parameters = list(model.parameters())
+    kept = [(p, p.data, p.grad) for p in parameters]
+    buffers = [(module, name, b, b.data) for module in model.modules() for name, b in module._buffers.items() if b is not None]
+    modes = [(module, module.training) for module in model.modules()]
+    trainable = [p for p in parameters if p.requires_grad]
+    flat = torch.empty(sum(p.numel() for p in trainable), device=device, dtype=dtype)
+    with rng_kept():
+        try:
+            offset = 0
+            for p, data, _ in kept:
+                p.grad = None
+                if p.requires_grad:
+                    view = flat[offset : offset + p.numel()].view(p.shape)
+                    view.copy_(data)
+                    p.data = view
+                    offset += p.numel()
+                else:
+                    p.data = _copy(data, device, dtype)
+            for _, _, buffer, data in buffers:
+                buffer.data = _copy(data, device, dtype)
+            model.eval()
+            yield trainable, flat
+        finally:
+            for p, data, grad in kept:
+                p.grad = None
+                p.data = data
+                p.grad = grad
+            for module, name, buffer, data in buffers:
+                buffer.data = data
+                module._buffers[name] = buffer
+            for module, training in modes:
+                module.training = training
+
+
+def _copy(data: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return data.to(device=device, dtype=dtype if data.is_floating_point() else data.dtype, copy=True)
+
+
+@contextmanager
+def rng_kept() -> Iterator[None]:
+    """Restores the states of Python's, NumPy's and torch's random generators (all CUDA devices in use)."""
+    import numpy as np
+
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's generators; used inside `borrowed`, which restores them."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def double_backward_kernels(model: nn.Module) -> Iterator[None]:
+    """Backends that have a second derivative: the math kernel of attention, and plain loops for LSTM/GRU.
+
+    Fused attention has no double backward, also on CPU; mkldnn's and cuDNN's recurrent kernels have none either. The switches are
+    thrown for recurrent models only, since they slow convolutions down.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            mkldnn: Any = torch.backends.mkldnn
+            cudnn: Any = torch.backends.cudnn
+            stack.enter_context(mkldnn.flags(enabled=False))
+            stack.enter_context(cudnn.flags(enabled=False))
+        yield

@@ -1,0 +1,141 @@
+"""Whether Hessian products can be believed: symmetry, repeatability, float64 central differences, suspicious graph nodes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from samdiag.curvature.batches import count_samples, halve, move
+from samdiag.curvature.objective import Objective
+
+CHECK_SAMPLES = 8  # enough to run every layer; the check costs about ten gradients of this many samples
+STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # accepted if any agrees: a single step raises false alarms across ReLU kinks
+TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-4}  # known silent defects are 10–80 % wrong, sound products 1e-4 or better
+SUSPICIOUS = {
+    "torch::autograd::Error": "a custom autograd Function is marked once_differentiable",
+    "WeightNormInterfaceBackward0": "torch.nn.utils.weight_norm's fused kernel has a wrong second derivative",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """Relative errors of the products, and the rounding error of the gradient in its own unit (None: float64 would not run)."""
+
+    passed: bool
+    symmetry_error: float
+    repeat_error: float
+    finite_difference_error: float | None
+    gradient_rounding: float | None
+    reason: str
+
+
+def check_products(
+    model: nn.Module,
+    loss: Callable[[Any, Any], Any],
+    batch: Any,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    count: Callable[[Any], int] = count_samples,
+) -> CheckResult:
+    """Checks products on at most CHECK_SAMPLES samples of `batch` at the model's present point; the model is given back exactly.
+
+    Source: numerics, self-check; Pearlmutter products against central differences of the float64 gradient.
+    """
+    small, size = _few_samples(batch, count(batch))
+    single = Objective(model, loss, [(small, size)], device=device, dtype=dtype, graph_memory=0)
+    generator = torch.Generator().manual_seed(0)
+    with single.borrowed():
+        u, v = (torch.randn(single.num_params, generator=generator).to(single.flat) for _ in range(2))
+        node = suspicious_node(single, small)
+        hu, hv, again = single.product(u), single.product(v), single.product(v)
+        gradient = single.gradient()[1]
+    scale = float(torch.linalg.vector_norm(hu) * torch.linalg.vector_norm(v)) or 1.0
+    symmetry = abs(float(torch.dot(u, hv) - torch.dot(v, hu))) / scale
+    norm = float(torch.linalg.vector_norm(hv)) or 1.0
+    repeat = float(torch.linalg.vector_norm(hv - again)) / norm
+    try:
+        difference, exact = _central_difference_error(model, loss, small, size, v, hv, device)
+    except (RuntimeError, TypeError, ValueError):
+        difference, exact = None, None  # the user's code insists on float32
+    limit = TOLERANCE[dtype]
+    reasons = [
+        text
+        for wrong, text in (
+            (symmetry > limit, f"products are not symmetric (relative error {symmetry:.1e})"),
+            (repeat > limit, f"two equal products differ by {repeat:.1e}"),
+            (
+                difference is not None and difference > limit,
+                f"products differ from float64 central differences by {difference or 0:.1e}",
+            ),
+            (node is not None, node or ""),
+        )
+        if wrong
+    ]
+    rounding = None if exact is None else float(torch.linalg.vector_norm(gradient - exact))
+    return CheckResult(
+        passed=not reasons,
+        symmetry_error=symmetry,
+        repeat_error=repeat,
+        finite_difference_error=difference,
+        gradient_rounding=rounding,
+        reason="; ".join(reasons),
+    )
+
+
+def _few_samples(batch: Any, size: int) -> tuple[Any, int]:
+    while size > CHECK_SAMPLES:
+        halves = halve(batch, size)
+        if halves is None:
+            break
+        batch, size = halves[0], size // 2
+    return batch, size
+
+
+def _central_difference_error(
+    model: nn.Module, loss: Callable[[Any, Any], Any], batch: Any, size: int, v: Tensor, hv: Tensor, device: torch.device
+) -> tuple[float, Tensor]:
+    """Smallest relative distance of Hv from (∇f(x+hv) − ∇f(x−hv))/2h in float64 over STEPS; and ∇f(x) in float64."""
+    wide = Objective(
+        model, loss, [(move(batch, device, torch.float64), size)], device=device, dtype=torch.float64, graph_memory=0
+    )
+    with wide.borrowed(), warnings.catch_warnings():
+        x, direction = wide.flat.clone(), v.double() / torch.linalg.vector_norm(v.double())
+        target = hv.double() / torch.linalg.vector_norm(v.double())
+        exact = wide.gradient()[1]
+        scale = max(1.0, float(torch.linalg.vector_norm(x)))
+        best = float("inf")
+        for step in STEPS:
+            h = step * scale
+            wide.move_to(x + h * direction)
+            ahead = wide.gradient()[1]
+            wide.move_to(x - h * direction)
+            slope = (ahead - wide.gradient()[1]) / (2 * h)
+            # below this the difference quotient itself is rounding
+            floor = 1e-14 * float(torch.linalg.vector_norm(exact)) / h + 1e-12
+            error = float(torch.linalg.vector_norm(slope - target)) - floor
+            best = min(best, max(error, 0.0) / max(float(torch.linalg.vector_norm(slope)), floor))
+    return best, exact
+
+
+def suspicious_node(objective: Objective, batch: Any) -> str | None:
+    """What is wrong with the first graph node that is known to make second derivatives silently wrong; None when there is none."""
+    with torch.enable_grad():
+        value = objective.loss_function(objective.model, batch)
+        grads = torch.autograd.grad(value, objective.parameters, create_graph=True, allow_unused=True)
+    todo = [value.grad_fn, *(g.grad_fn for g in grads if g is not None)]
+    seen: set[Any] = set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() in SUSPICIOUS:
+            return SUSPICIOUS[node.name()]
+        todo.extend(parent for parent, _ in node.next_functions)
+    return None

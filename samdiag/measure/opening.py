@@ -1,0 +1,214 @@
+"""From a Problem to an Objective: data materialised once, settings resolved, and every bad input refused by name."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from samdiag.curvature.batches import count_samples, move, same
+from samdiag.curvature.objective import Objective
+from samdiag.curvature.restoring import rng_kept, seed_everything
+from samdiag.errors import CannotDecide, SamdiagError, UsageError
+from samdiag.measure.settings import MeasureSettings
+from samdiag.types import Problem
+
+# last nodes of losses that cannot go below 0, whatever the model does
+NONNEGATIVE_LOSSES = frozenset({
+    "NllLossBackward0", "NllLoss2DBackward0", "MseLossBackward0", "BinaryCrossEntropyBackward0", "SmoothL1LossBackward0",
+    "HuberLossBackward0", "L1LossBackward0",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An objective ready for measurement, with what was decided on the way."""
+
+    objective: Objective
+    population: int | None
+    batch_size: int | None  # training batch; None: full batch
+    loss_lower_bound: float | None
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
+    """The problem's objective on its materialised batches; the model is given back exactly on leaving.
+
+    Raises:
+        UsageError: no trainable parameters, empty data, a loss that is not a mean loss of the model.
+        CannotDecide: NaN weights, a NaN loss, data or a loss that differ between two passes, no such device.
+    """
+    device, dtype = choose_device(settings.device), choose_dtype(problem, settings.dtype)
+    _check_parameters(problem)
+    notes: list[str] = []
+    with seeded(settings.seed):
+        batches = _materialise(problem, settings, device, dtype)
+    objective = Objective(problem.model, problem.loss, batches, device=device, dtype=dtype)
+    with objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*RNN module weights are not part of single contiguous chunk.*")
+        with user_code("the loss"):
+            bound = _check_loss(objective)
+        total, counts = objective.num_samples, objective.counts
+        population = problem.population
+        if population is None:
+            notes.append(
+                f"sampling errors treat the {total} samples as drawn from a larger set; "
+                "Problem(population=…) says when they are all of it"
+            )
+        yield Opened(
+            objective=objective,
+            population=population,
+            batch_size=_training_batch(problem, settings, counts, population),
+            loss_lower_bound=problem.loss_lower_bound if problem.loss_lower_bound is not None else bound,
+            notes=tuple(notes),
+        )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Every random generator seeded inside and restored on leaving."""
+    with rng_kept():
+        seed_everything(seed)
+        yield
+
+
+@contextmanager
+def user_code(what: str) -> Iterator[None]:
+    """Turns an exception of the user's own code into one line that names it; out of memory and our own errors pass."""
+    from samdiag.curvature.objective import is_out_of_memory
+
+    try:
+        yield
+    except (SamdiagError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise CannotDecide("out of memory", "use --device cpu, fewer --samples, or smaller batches") from error
+        text = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"{what} raised {type(error).__name__}: {text}",
+            "fix the function; it is called as loss(model, batch) with a batch of the problem's own batches",
+        ) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto" or a name stands for.
+
+    Raises:
+        UsageError: a name torch does not know, or CUDA asked for without a usable GPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"no such device: {name}", "use cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name} was asked for, but torch sees no GPU", "use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name} is not supported", "use cpu or cuda")
+    return device
+
+
+def choose_dtype(problem: Problem, name: str) -> torch.dtype:
+    """float64 when asked for or when the weights are float64; float32 otherwise (half precision is upcast)."""
+    if name == "auto":
+        wide = any(p.dtype == torch.float64 for p in problem.model.parameters())
+        return torch.float64 if wide else torch.float32
+    known = {"float32": torch.float32, "float64": torch.float64}
+    if name not in known:
+        raise UsageError(f"dtype {name!r} is not supported", "use auto, float32 or float64")
+    return known[name]
+
+
+def _check_parameters(problem: Problem) -> None:
+    trainable = [(n, p) for n, p in problem.model.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise UsageError(
+            "the model has no trainable parameters", "leave requires_grad=True on what the training changed"
+        )
+    for name, p in trainable:
+        if p.is_complex():
+            raise UsageError(f"parameter {name} is complex", "only real parameters are supported")
+        if not torch.isfinite(p.detach()).all():
+            bad = int((~torch.isfinite(p.detach())).sum())
+            raise CannotDecide(
+                f"the weights are not finite: {name} has {bad} NaN or infinite value(s) of {p.numel()}",
+                "this checkpoint diverged or is damaged; take an earlier one",
+            )
+
+
+def _materialise(
+    problem: Problem, settings: MeasureSettings, device: torch.device, dtype: torch.dtype
+) -> list[tuple[Any, int]]:
+    """Whole batches until `samples` are reached, copied; the first is asked for twice to see that the loader repeats itself."""
+    with user_code("the data"):
+        seed_everything(settings.seed)
+        batches: list[tuple[Any, int]] = []
+        total = 0
+        for batch in problem.batches:
+            count = (problem.num_samples or count_samples)(batch)
+            if count < 1:
+                raise UsageError("a batch has no samples", "drop empty batches, or say num_samples in the Problem")
+            batches.append((move(batch, device, dtype), int(count)))
+            total += count
+            if settings.samples is not None and total >= settings.samples:
+                break
+        if not batches:
+            raise UsageError("the data is empty: no batch came out of it", "check the path and the split of the data set")
+        seed_everything(settings.seed)
+        again = list(itertools.islice(iter(problem.batches), 1))
+    if not again:
+        raise UsageError(
+            "the data can be read only once: a second pass over it is empty",
+            "give a list or a DataLoader as batches, not a generator",
+        )
+    if not same(batches[0][0], move(again[0], device, dtype)):
+        raise CannotDecide(
+            "the data loader is not deterministic: its first batch differs between two passes under the same seed",
+            "make the loader repeatable (no time- or counter-based randomness), or materialise it: batches=list(loader)",
+        )
+    return batches
+
+
+def _check_loss(objective: Objective) -> float | None:
+    """Evaluates loss and gradient twice: finite and equal, or the reason; returns the loss's lower bound where it is certain."""
+    first, g1 = objective.gradient()
+    if not math.isfinite(first):
+        raise CannotDecide(f"the loss is {first} at this checkpoint", "take an earlier checkpoint, or check the data")
+    if not torch.isfinite(g1).all():
+        raise CannotDecide("the gradient has NaN or infinite entries", "take an earlier checkpoint, or check the loss")
+    second, g2 = objective.gradient()
+    scale = float(torch.linalg.vector_norm(g1))
+    change = float(torch.linalg.vector_norm(g1 - g2))
+    tolerance = 1e3 * torch.finfo(objective.dtype).eps  # atomics on a GPU reorder sums; randomness changes far more
+    if abs(first - second) > tolerance * max(abs(first), 1e-12) or change > tolerance * max(scale, 1e-6):
+        raise CannotDecide(
+            f"the loss is not deterministic: two evaluations on the same batches gave {first:.9g} and {second:.9g}",
+            "remove the randomness from the loss (dropout is already off), or seed it inside the function",
+        )
+    return 0.0 if _last_node(objective) in NONNEGATIVE_LOSSES else None
+
+
+def _last_node(objective: Objective) -> str:
+    with torch.enable_grad():
+        value = objective.loss_function(objective.model, objective.batches[0])
+    return type(value.grad_fn).__name__
+
+
+def _training_batch(
+    problem: Problem, settings: MeasureSettings, counts: list[int], population: int | None
+) -> int | None:
+    """The training batch size: as said; else that of the problem's own batches; None (full batch) where there is only one."""
+    said = settings.batch_size
+    if said is None:
+        said = max(counts) if problem.batch_size_is_training and len(counts) > 1 else None
+    return None if said is not None and population is not None and said >= population else said
+

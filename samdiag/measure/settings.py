@@ -1,0 +1,41 @@
+"""What a measurement is made with: the training settings that are judged, and how hard to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_SAMPLES = 2048  # enough for ~10 % sampling error of lambda_max on small convolution nets; --samples raises it
+DEFAULT_TOLERANCE = 0.01  # relative residual of the first eigenvalue at each end; its value is then good to about 1e-4
+DEFAULT_EIGENVALUES = 5
+DEFAULT_MAX_PRODUCTS = 300  # five times what the reference networks needed for both ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureSettings:
+    """Settings of one measurement.
+
+    Attributes:
+        rho, variant, lr, momentum, weight_decay, batch_size: as in training; lr and batch_size may be unknown (None).
+        samples: analyse at least this many samples where there are so many (whole batches); None: all of them.
+        seed: of the start vectors and of whatever randomness the data loader has.
+        device, dtype: "auto" takes the GPU when there is one, and float64 when the weights are.
+        tol: relative residual asked of either end.
+        num_eigenvalues: eigenvalues reported at each end.
+        max_products: bound on full-data Hessian products in one Lanczos run.
+        cross_check: also ask PyHessian.
+    """
+
+    rho: float
+    variant: str = "sam"
+    lr: float | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int | None = None
+    samples: int | None = DEFAULT_SAMPLES
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    tol: float = DEFAULT_TOLERANCE
+    num_eigenvalues: int = DEFAULT_EIGENVALUES
+    max_products: int = DEFAULT_MAX_PRODUCTS
+    cross_check: bool = False

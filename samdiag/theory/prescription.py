@@ -1,0 +1,73 @@
+"""Bounds on rho, the batch size and momentum that free a captured saddle."""
+
+from __future__ import annotations
+
+import math
+
+from samdiag.theory.edge import stability_edge
+from samdiag.theory.saddle import escape_factor
+
+KEPT_FRACTION = 0.5  # kappa: share of SGD's escape rate that a setting must keep (theory D1 default)
+RIDGE_MARGIN = 0.9  # rho ≤ 0.9 s*: room for the ridge's own error (theory D1)
+MAX_MOMENTUM = 0.99  # cap of theory D3
+NOISE_TEMPERATURE_FACTOR = 4.0  # eta/(B(1−gamma)) may grow by at most this (theory D3)
+
+
+def saddle_rho(grad_scale: float | None, lam_min: float, kept: float = KEPT_FRACTION, weight_decay: float = 0.0) -> float:
+    """Largest rho that keeps the fraction `kept` of SGD's escape rate: (1 − kappa)G/|lam_min|; G = None for USAM.
+
+    With weight decay the kept rate is kappa(|lam_min| − wd), which gives (1 − kappa)(|lam| − wd)/lam².
+
+    Source: theory D1.
+    """
+    bound = (1.0 - kept) * max(abs(lam_min) - weight_decay, 0.0) / lam_min**2
+    return bound if grad_scale is None else bound * grad_scale
+
+
+def edge_rho(grad_scale: float | None, lam_max: float, lr: float, momentum: float) -> float:
+    """Largest rho below the edge of stability: G(2(1+gamma)/eta − lam_max)/lam_max²; 0 where the edge is passed without SAM.
+
+    Source: theory D1.
+    """
+    if lam_max <= 0:
+        return math.inf
+    bound = max(stability_edge(momentum) / lr - lam_max, 0.0) / lam_max**2
+    return bound if grad_scale is None else bound * grad_scale
+
+
+def freeing_batch_size(noise_trace: float, rho: float, lam_min: float, grad_norm: float, kept: float = KEPT_FRACTION) -> float:
+    """Largest B at which the fraction `kept` of the escape rate survives: tr C/((rho|lam_min|/(1−kappa))² − |g|²).
+
+    Infinite when the bracket is not positive: every batch size will do. Normalised SAM only; for USAM B never frees.
+
+    Source: theory D2.
+    """
+    bracket = (rho * abs(lam_min) / (1.0 - kept)) ** 2 - grad_norm**2
+    return noise_trace / bracket if bracket > 0 else math.inf
+
+
+def matching_momentum(lam_min: float, mu: float, lr: float, momentum: float) -> float | None:
+    """gamma* with which SAM leaves as fast as SGD with the present momentum; None when no gamma < 1 does.
+
+    gamma* = r0(1 − eta|mu|/(r0 − 1)), r0 SGD's escape factor; infeasible for mu ≥ 0 or eta|mu| ≤ (r0 − 1)²/r0.
+
+    Source: theory D3.
+    """
+    if mu >= 0:
+        return None
+    r0 = escape_factor(lam_min, lr, momentum)
+    if r0 <= 1 or lr * abs(mu) <= (r0 - 1) ** 2 / r0:
+        return None
+    return r0 * (1.0 - lr * abs(mu) / (r0 - 1.0))
+
+
+def noise_momentum_cap(momentum: float, batch_ratio: float = 1.0) -> float:
+    """Largest gamma that keeps the noise temperature eta/(B(1−gamma)) within 4 times its present value, and ≤ 0.99.
+
+    Args:
+        momentum: the present gamma.
+        batch_ratio: new batch size over old one.
+
+    Source: theory D3.
+    """
+    return max(0.0, min(MAX_MOMENTUM, 1.0 - (1.0 - momentum) / (NOISE_TEMPERATURE_FACTOR * batch_ratio)))

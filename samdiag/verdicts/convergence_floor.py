@@ -1,0 +1,72 @@
+"""Constant rho stops SAM short of the optimum."""
+
+from __future__ import annotations
+
+from samdiag.theory.floor import convergence_floor
+from samdiag.types import Confidence, Finding, Measurements, Severity
+from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.bounce import is_bouncing
+from samdiag.verdicts.reading import (
+    is_critical,
+    is_hallucination_candidate,
+    is_small_loss,
+    lowers_loss,
+    progress,
+    read_capture,
+)
+
+
+def judge(m: Measurements) -> Finding | None:
+    """`convergence-floor`: |g| ≤ beta·rho, SAM's next steps gain nothing, and plain gradient steps would.
+
+    |g| ≤ beta·rho alone holds near every minimum and is no failure; a bounce and a capture have verdicts of their own.
+
+    Source: SI (arXiv 2306.09850), constant rho [recalled]; theory D.
+    """
+    lam = m.lambda_max.value
+    if (
+        m.variant == "usam"
+        or lam is None
+        or m.loss.value is None
+        or m.lookahead_loss_sgd is None
+        or is_critical(m)
+        or is_small_loss(m)
+        or is_hallucination_candidate(m) is not False
+        or is_bouncing(m)
+        or read_capture(m).captured
+    ):
+        return None
+    floor = convergence_floor(m.rho, lam) * t.FLOOR_SLACK
+    if m.grad_norm.high > floor or not _only_sam_is_stuck(m):
+        return None
+    return Finding(
+        verdict="convergence-floor",
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        evidence={
+            "gradient_norm": m.grad_norm.value,
+            "floor": floor,
+            "lambda_max": lam,
+            "lookahead_loss": m.lookahead_loss,
+            "lookahead_loss_sgd": m.lookahead_loss_sgd,
+            "loss": m.loss.value,
+        },
+        message=(
+            f"|g| = {m.grad_norm.value:.3g} is below lambda_max·rho = {floor:.3g}, where SAM with constant rho is not guaranteed to go on, and it "
+            "does not: plain gradient steps lower the loss, SAM's do not. More steps at this rho do not help; rho must decay."
+        ),
+        source="SI (arXiv 2306.09850), convergence with constant rho; theory D",
+    )
+
+
+def _only_sam_is_stuck(m: Measurements) -> bool:
+    """SAM's two steps gain nothing (or nothing that counts within HORIZON) while SGD's two steps gain more than rounding."""
+    assert m.loss.value is not None and m.lookahead_loss_sgd is not None
+    gain = m.loss.value - m.lookahead_loss_sgd
+    if gain <= max(m.loss_change.error, 1e-12 * abs(m.loss.value)):
+        return False
+    share = progress(m)
+    if share is None or m.loss_lower_bound is None:
+        return lowers_loss(m) is False
+    sgd = gain / 2.0 * (1.0 + m.momentum) / (1.0 - m.momentum) * t.HORIZON / (m.loss.value - m.loss_lower_bound)
+    return share < t.PROGRESS <= sgd

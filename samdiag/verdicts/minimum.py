@@ -1,0 +1,63 @@
+"""At rest where it should be."""
+
+from __future__ import annotations
+
+from samdiag.theory.edge import stability_edge
+from samdiag.types import Confidence, Finding, Measurements, Severity
+from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.reading import (
+    is_critical,
+    is_hallucination_candidate,
+    is_small_loss,
+    is_stalled,
+    leaving_is_worth_it,
+    read_capture,
+)
+from samdiag.verdicts.unstable import edge_position
+
+
+def judge(m: Measurements) -> Finding | None:
+    """`minimum`: nothing moves, no negative direction that is worth leaving, and the step is stable.
+
+    Exact where lambda_min's interval is above 0. With an incomplete spectrum an eigenvalue at 0 is called a minimum to the resolution
+    stated; with a complete one it is `undecided`, unless the loss is at its known lower bound.
+
+    Source: second-order sufficient condition; theory A1.
+    """
+    position = edge_position(m)
+    if position is not None and position[2] >= stability_edge(m.momentum):
+        return None
+    if not is_stalled(m) or is_hallucination_candidate(m) is not False or m.lambda_max.low <= 0:
+        return None
+    capture = read_capture(m)
+    resting = m.lambda_min.low > 0
+    if not resting and not is_small_loss(m):
+        if capture.negatives and leaving_is_worth_it(m):
+            return None
+        if is_critical(m) and m.spectrum_complete:
+            return None
+    return Finding(
+        verdict="minimum",
+        severity=Severity.INFO,
+        confidence=Confidence.HIGH if resting and is_critical(m) else Confidence.MEDIUM,
+        evidence={
+            "gradient_norm": m.grad_norm.value,
+            "lambda_min": m.lambda_min.value,
+            "lambda_min_bound": m.lambda_min_bound,
+            "lambda_max": m.lambda_max.value,
+            "loss": m.loss.value,
+        },
+        message=_message(m, resting),
+        source="second-order sufficient condition; theory A1",
+    )
+
+
+def _message(m: Measurements, resting: bool) -> str:
+    if resting:
+        return f"a minimum: |g| = {m.grad_norm.value:.2g} and every eigenvalue is positive (lambda_min = {m.lambda_min.value:.3g})."
+    if is_small_loss(m):
+        return f"the loss {m.loss.value:.2g} is at its lower bound: nothing is left to gain."
+    negative = ""
+    if (m.lambda_min.value or 0.0) < 0:
+        negative = f"; the negative curvature {m.lambda_min.value:.2g} that remains would not pay within {t.HORIZON} steps of SGD either"
+    return f"at rest to the resolution of the measurement: less than {100 * t.PROGRESS:.0f} % of the loss can still be gained in {t.HORIZON} steps{negative}."

@@ -1,0 +1,37 @@
+"""SAM is captured by a saddle (or a maximum) that plain gradient descent leaves."""
+
+from __future__ import annotations
+
+import math
+
+from samdiag.types import Finding, Measurements, Severity
+from samdiag.verdicts.saddle import applicable, batch_sentence, confidence, evidence
+
+
+def judge(m: Measurements) -> Finding | None:
+    """`saddle-attraction`: every negative direction is captured (rho_eff|lam| > 1), and leaving would be worth something.
+
+    With an incomplete spectrum, directions that were not seen may be free, but only at a rate below 1/(4 rho_eff): then the verdict needs
+    that bound to be PRACTICAL_CAPTURE times slower than SGD.
+
+    Source: KIM (arXiv 2301.06308) Thm 1, corrected to the eigenvalue of smallest magnitude; theory A2, A4–A7.
+    """
+    capture = applicable(m)
+    if capture is None or not capture.captured:
+        return None
+    first = capture.negatives[0]
+    product = first.radius * abs(m.lambda_min.value or 0.0)
+    strength = "the gradient vanishes, so any rho captures" if math.isinf(product) else f"rho_eff·|lambda_min| = {product:.3g} > 1"
+    rest = (
+        f"all {len(capture.negatives)} negative direction(s) are captured"
+        if m.spectrum_complete
+        else f"every direction found is captured, and any other is left at least {capture.slowdown:.0f} times slower than by SGD"
+    )
+    return Finding(
+        verdict="saddle-attraction",
+        severity=Severity.ERROR,
+        confidence=confidence(m),
+        evidence=evidence(m, capture),
+        message=f"SAM is held at a saddle: lambda_min = {m.lambda_min.value:.3g}, {strength}; {rest}.{batch_sentence(m)}",
+        source="KIM (arXiv 2301.06308) Thm 1, corrected; theory A2, A5, A7",
+    )

@@ -1,0 +1,27 @@
+"""Near a saddle, and on the way out at nearly plain gradient descent's pace."""
+
+from __future__ import annotations
+
+from samdiag.types import Finding, Measurements, Severity
+from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.saddle import applicable, confidence, evidence
+
+
+def judge(m: Measurements) -> Finding | None:
+    """`saddle-escaping`: near a saddle whose fastest direction keeps more than 1/SLOWDOWN of SGD's escape rate.
+
+    Source: theory A2, A4.
+    """
+    capture = applicable(m)
+    if capture is None or capture.captured or capture.slowdown is None or capture.slowdown >= t.SLOWDOWN:
+        return None
+    return Finding(
+        verdict="saddle-escaping",
+        severity=Severity.INFO,
+        confidence=confidence(m),
+        evidence=evidence(m, capture),
+        message=(
+            f"near a saddle (lambda_min = {m.lambda_min.value:.3g}), but SAM leaves it at {100 / capture.slowdown:.0f} % of SGD's rate."
+        ),
+        source="KIM (arXiv 2301.06308) Thm 1; theory A4",
+    )

@@ -1,0 +1,103 @@
+"""What stands in the way of a verdict, said plainly."""
+
+from __future__ import annotations
+
+from samdiag.theory.edge import stability_edge
+from samdiag.types import Confidence, Finding, Measurements, Severity
+from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.reading import (
+    Fate,
+    is_critical,
+    is_hallucination_candidate,
+    is_near_saddle,
+    is_small_loss,
+    leaving_is_worth_it,
+    read_capture,
+)
+from samdiag.verdicts.unstable import edge_position
+
+
+def judge(m: Measurements) -> Finding | None:
+    """`undecided` with every reason that applies: marginal, degenerate, not converged, or products that fail their check.
+
+    Source: theory F5.
+    """
+    reasons = _reasons(m)
+    return _finding(m, reasons) if reasons else None
+
+
+def fallback(m: Measurements) -> Finding:
+    """The finding when no verdict holds: neither progress nor a reason for its absence."""
+    return _finding(
+        m,
+        [
+            "no test decides: SAM's next steps do not lower the loss, and neither a saddle, a bounce, nor a hallucinated point explains it"
+            + ("" if m.lr is not None else "; --lr would allow more tests")
+        ],
+    )
+
+
+def _finding(m: Measurements, reasons: list[str]) -> Finding:
+    return Finding(
+        verdict="undecided",
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH,
+        evidence={
+            "gradient_norm": m.grad_norm.value,
+            "lambda_min": m.lambda_min.value,
+            "lambda_min_error": m.lambda_min.spread(),
+            "lambda_max": m.lambda_max.value,
+            "effective_radius": m.effective_radius,
+        },
+        message="; ".join(reasons) + ".",
+        source="theory F5: a threshold inside an error bar decides nothing",
+    )
+
+
+def _reasons(m: Measurements) -> list[str]:
+    found: list[str] = []
+    if not m.self_check.passed:
+        found.append(f"the Hessian products failed their self-check: {m.self_check.reason}")
+    if is_hallucination_candidate(m) is None:
+        found.append(
+            f"the shifted gradient may or may not vanish: ratio {m.update_ratio.value:.3g} ± {m.update_ratio.spread():.2g} against "
+            f"{t.HALLUCINATION_RATIO}; more --samples would tell"
+        )
+    if m.self_check.passed:
+        found.extend(_saddle_reasons(m))
+        found.extend(_edge_reasons(m))
+    return found
+
+
+def _saddle_reasons(m: Measurements) -> list[str]:
+    if is_hallucination_candidate(m) or not leaving_is_worth_it(m):
+        return []
+    capture = read_capture(m)
+    if is_critical(m) and capture.sign_uncertain and not is_small_loss(m):
+        if m.spectrum_complete or m.lambda_max.low <= 0:
+            return [
+                f"the critical point is degenerate: an eigenvalue is 0 within its error ({m.lambda_min.value:.2g} ± {m.lambda_min.spread():.1g}), "
+                "so the second-order test is silent"
+            ]
+        return []
+    if capture.negatives and not capture.decided and (is_critical(m) or is_near_saddle(m)):
+        marginal = next(n for n in capture.negatives if n.fate is Fate.MARGINAL)
+        lam = abs(marginal.direction.eigenvalue.value or 0.0)
+        return [
+            f"capture is marginal: rho_eff·|lambda| = {marginal.radius * lam:.4g} cannot be told from 1 (lambda = {-lam:.3g} ± "
+            f"{marginal.direction.eigenvalue.spread():.1g})"
+        ]
+    if capture.sign_uncertain and not is_critical(m) and m.effective_radius * abs(min(m.lambda_min.low, 0.0)) > 1.0:
+        if is_near_saddle(m) or not m.lambda_min.converged:
+            return [
+                f"lambda_min = {m.lambda_min.value:.3g} ± {m.lambda_min.spread():.2g} may be negative enough to capture SAM or not; "
+                "more --samples or a smaller --tol would tell"
+            ]
+    return []
+
+
+def _edge_reasons(m: Measurements) -> list[str]:
+    position, edge = edge_position(m), stability_edge(m.momentum)
+    if position is None or not is_critical(m) or not position[0] <= edge <= position[2]:
+        return []
+    return [f"the step sits on the edge of stability: lr × curvature = {position[1]:.4g} against {edge:.3g}"]
