@@ -36,6 +36,7 @@ def load(reference: str) -> Any:
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
 
+
 # opened in this order: a Format, recognised by content
 FORMATS: dict[str, str] = {
     "safetensors": "samdiag.formats.safetensors_file:FORMAT",

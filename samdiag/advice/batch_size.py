@@ -35,7 +35,9 @@ def free(situation: Situation) -> Advice:
     if situation.bottom is None:
         return silence(situation, "no negative eigenvalue beyond its error: nothing to escape from")
     if m.variant == "usam":
-        return silence(situation, "in USAM the batch size never frees a captured saddle: its radius does not shrink with noise")
+        return silence(
+            situation, "in USAM the batch size never frees a captured saddle: its radius does not shrink with noise"
+        )
     if m.variant == "asam":
         return silence(situation, "no closed form for ASAM's batch size: change rho")
     if m.noise_trace.value is None:
@@ -45,12 +47,15 @@ def free(situation: Situation) -> Advice:
     lam = situation.bottom.eigenvalue.value or 0.0
     limit = freeing_batch_size(m.noise_trace.value, m.rho, lam, m.grad_norm.value or 0.0)
     if limit < 1:
-        return silence(situation, f"even a single sample's noise is too weak at this rho (B ≤ {limit:.2g} would be needed)")
+        return silence(
+            situation, f"even a single sample's noise is too weak at this rho (B ≤ {limit:.2g} would be needed)"
+        )
     if math.isinf(limit) or (m.batch_size is not None and m.batch_size <= limit):
         return keep(situation, "the present batch size already frees the direction of lambda_min")
     if limit < MIN_BATCH:
         return silence(
-            situation, f"only batches of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} that are prescribed"
+            situation,
+            f"only batches of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} that are prescribed",
         )
     return Advice(
         current=m.batch_size,

@@ -42,7 +42,11 @@ def match(situation: Situation, *, radius: float, batch_size: float | None) -> A
     mu = shifted_eigenvalue(lam, radius, m.weight_decay)
     gamma = matching_momentum(lam, mu, m.lr, m.momentum)
     if gamma is None:
-        why = "the direction stays captured, and momentum never frees it" if mu >= 0 else "no momentum below 1 restores SGD's pace"
+        why = (
+            "the direction stays captured, and momentum never frees it"
+            if mu >= 0
+            else "no momentum below 1 restores SGD's pace"
+        )
         return silence(situation, why)
     old = float(m.batch_size) if m.batch_size else batch_size
     noisy = batch_size is not None and old is not None and (m.noise_trace.value or 0.0) > 0
@@ -54,6 +58,7 @@ def match(situation: Situation, *, radius: float, batch_size: float | None) -> A
         recommended=chosen,
         interval=(m.momentum, max(cap, m.momentum)),
         binding="noise temperature" if capped and noisy else ("0.99" if capped else "escape speed"),
-        reason=f"momentum {gamma:.3g} would leave as fast as SGD does now" + (f"; capped at {chosen:.3g}" if capped else ""),
+        reason=f"momentum {gamma:.3g} would leave as fast as SGD does now"
+        + (f"; capped at {chosen:.3g}" if capped else ""),
         source=SOURCE,
     )

@@ -26,9 +26,7 @@ def keep(situation: Situation, reason: str) -> Advice:
 
 def silence(situation: Situation, reason: str) -> Advice:
     """No recommendation, and why."""
-    return Advice(
-        current=situation.m.rho, recommended=None, interval=None, binding=None, reason=reason, source=SOURCE
-    )
+    return Advice(current=situation.m.rho, recommended=None, interval=None, binding=None, reason=reason, source=SOURCE)
 
 
 def shrink(situation: Situation, why: str) -> Advice:

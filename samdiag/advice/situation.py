@@ -9,7 +9,9 @@ from samdiag.theory.edge import stability_edge
 from samdiag.theory.prescription import KEPT_FRACTION, RIDGE_MARGIN, edge_rho, saddle_rho
 from samdiag.types import Direction, Measurements
 
-MIN_BATCH = 8  # smaller batches than this are not prescribed: the noise estimate behind B_crit needs a few samples a batch
+MIN_BATCH = (
+    8  # smaller batches than this are not prescribed: the noise estimate behind B_crit needs a few samples a batch
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

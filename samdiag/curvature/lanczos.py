@@ -11,7 +11,9 @@ from torch import Tensor
 
 DENSE_LIMIT = 256  # up to this dimension d products with unit vectors give the whole spectrum, multiplicities included
 SOLVE_EVERY = 4  # steps between two solutions of the small problem: it costs the host, not the device
-REORTHOGONALISE_AGAIN = 1.0 / math.sqrt(2.0)  # Daniel, Gragg, Kaufman & Stewart: second pass when the first cancelled more
+REORTHOGONALISE_AGAIN = 1.0 / math.sqrt(
+    2.0
+)  # Daniel, Gragg, Kaufman & Stewart: second pass when the first cancelled more
 BREAKDOWN = 1e-6  # relative residual norm below which the Krylov space is invariant to float32 rounding
 OTHERS_TOLERANCE = 0.1  # residual asked of the eigenvalues behind the first at each end, relative to themselves
 
@@ -173,11 +175,11 @@ class _Basis:
 
     def _fresh(self) -> Tensor:
         """A random unit vector orthogonal to the basis: the start, and the restart that finds repeated eigenvalues."""
-        w = torch.randn(self.dim, generator=self.generator, dtype=torch.float64).to(self._rows)
+        w: Tensor = torch.randn(self.dim, generator=self.generator, dtype=torch.float64).to(self._rows)
         if self.size:
             for _ in range(2):
                 w = w - self.vectors.T @ (self.vectors @ w)
-        return w / torch.linalg.vector_norm(w)
+        return w.div(torch.linalg.vector_norm(w))
 
     def _solve(self) -> tuple[Tensor, Tensor]:
         n = self.size
@@ -209,8 +211,8 @@ class _Basis:
         scale = max(abs(ends.top[0]), abs(ends.bottom[0]))
 
         def lift(columns: Tensor) -> Tensor:
-            ritz = columns.T.to(self._rows) @ self.vectors
-            return ritz / torch.linalg.vector_norm(ritz, dim=1, keepdim=True)
+            ritz: Tensor = columns.T.to(self._rows) @ self.vectors
+            return ritz.div_(torch.linalg.vector_norm(ritz, dim=1, keepdim=True))
 
         def met(all_values: list[float], residuals: list[float]) -> list[bool]:
             return [_met(v, r, scale, tol) for v, r in zip(all_values, residuals, strict=True)]
@@ -267,4 +269,3 @@ def _solve_dense(
         alpha=[],
         beta=[],
     )
-

@@ -29,7 +29,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 class _Batch:
     data: Any
     count: int
-    graph: tuple[list[Tensor], list[int]] | None = None  # gradient tensors with their graph, and which parameters they are for
+    graph: tuple[list[Tensor], list[int]] | None = (
+        None  # gradient tensors with their graph, and which parameters they are for
+    )
 
 
 class Objective:
@@ -280,4 +282,3 @@ def default_graph_memory(device: torch.device) -> int:
     except (OSError, StopIteration):
         available = 4 * 2**30  # no such file outside Linux: a laptop's safe share
     return available // 2
-

@@ -28,7 +28,9 @@ def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iter
     """
     parameters = list(model.parameters())
     kept = [(p, p.data, p.grad) for p in parameters]
-    buffers = [(module, name, b, b.data) for module in model.modules() for name, b in module._buffers.items() if b is not None]
+    buffers = [
+        (module, name, b, b.data) for module in model.modules() for name, b in module._buffers.items() if b is not None
+    ]
     modes = [(module, module.training) for module in model.modules()]
     trainable = [p for p in parameters if p.requires_grad]
     flat = torch.empty(sum(p.numel() for p in trainable), device=device, dtype=dtype)
@@ -70,7 +72,7 @@ def rng_kept() -> Iterator[None]:
     import numpy as np
 
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     try:
         yield
     finally:

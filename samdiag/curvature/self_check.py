@@ -15,7 +15,10 @@ from samdiag.curvature.objective import Objective
 
 CHECK_SAMPLES = 8  # enough to run every layer; the check costs about ten gradients of this many samples
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # accepted if any agrees: a single step raises false alarms across ReLU kinks
-TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-4}  # known silent defects are 10–80 % wrong, sound products 1e-4 or better
+TOLERANCE = {
+    torch.float32: 1e-2,
+    torch.float64: 1e-4,
+}  # known silent defects are 10–80 % wrong, sound products 1e-4 or better
 SUSPICIOUS = {
     "torch::autograd::Error": "a custom autograd Function is marked once_differentiable",
     "WeightNormInterfaceBackward0": "torch.nn.utils.weight_norm's fused kernel has a wrong second derivative",
@@ -98,7 +101,13 @@ def _few_samples(batch: Any, size: int) -> tuple[Any, int]:
 
 
 def _central_difference_error(
-    model: nn.Module, loss: Callable[[Any, Any], Any], batch: Any, size: int, v: Tensor, hv: Tensor, device: torch.device
+    model: nn.Module,
+    loss: Callable[[Any, Any], Any],
+    batch: Any,
+    size: int,
+    v: Tensor,
+    hv: Tensor,
+    device: torch.device,
 ) -> tuple[float, Tensor]:
     """Smallest relative distance of Hv from (∇f(x+hv) − ∇f(x−hv))/2h in float64 over STEPS; and ∇f(x) in float64."""
     wide = Objective(

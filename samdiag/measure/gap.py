@@ -67,9 +67,7 @@ def evaluate(objective: Objective, x: Tensor, metric: Tensor | None = None) -> P
         squared.append(plain[-1] if metric is None else float(torch.dot(own, metric * own)))
 
     loss, gradient = objective.gradient(note)
-    return Point(
-        x=x, loss=loss, gradient=gradient, losses=losses, squared_norms=squared, plain_squared_norms=plain
-    )
+    return Point(x=x, loss=loss, gradient=gradient, losses=losses, squared_norms=squared, plain_squared_norms=plain)
 
 
 def measure_gap(
@@ -146,9 +144,7 @@ class _Projections:
         objective.gradient(at_here)
         return cls(counts=counts, u_g=u_g, v_g=v_g, u_h=u_h, v_h=v_h)
 
-    def estimates(
-        self, here: Point, there: Point, weight_decay: float, population: int | None
-    ) -> dict[str, Estimate]:
+    def estimates(self, here: Point, there: Point, weight_decay: float, population: int | None) -> dict[str, Estimate]:
         a, b = here.norm, there.norm
         paired = len(self.u_g) == len(self.u_h)
 

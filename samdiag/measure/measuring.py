@@ -28,7 +28,7 @@ from samdiag.measure.spectrum import (
 from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, Problem, SelfCheck
 
-Progress = Callable[[str, float], None]  # (what is being done, products so far or 0)
+Progress = Callable[[str, int], None]  # (what is being done, Hessian products so far)
 
 
 def measure(problem: Problem, settings: MeasureSettings, progress: Progress | None = None) -> Measurements:
@@ -172,9 +172,7 @@ def _gradient_scale(gap: Gap, ready: Opened, settings: MeasureSettings) -> float
     return math.sqrt(squared)
 
 
-def _look_ahead(
-    objective: Objective, gap: Gap, settings: MeasureSettings, scale: float | None
-) -> Lookahead | None:
+def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale: float | None) -> Lookahead | None:
     if settings.lr is None or gap.here.norm == 0:
         return None
     norm = gap.ascent.normaliser
@@ -223,13 +221,10 @@ def _directions(
     return tuple(found[: len(spectrum.top)]), tuple(found[len(spectrum.top) :])
 
 
-def _with_rounding(
-    norm: Estimate, check: CheckResult, spectrum: Spectrum, x: Tensor, objective: Objective
-) -> Estimate:
+def _with_rounding(norm: Estimate, check: CheckResult, spectrum: Spectrum, x: Tensor, objective: Objective) -> Estimate:
     """|g| with its rounding error: measured against float64 where that ran, else eps·|lambda|_max·|x| (backward error)."""
     eps = torch.finfo(objective.dtype).eps
     largest = max(abs(spectrum.top[0].value or 0.0), abs(spectrum.bottom[0].value or 0.0))
     backward = eps * largest * float(torch.linalg.vector_norm(x))
     error = backward if check.gradient_rounding is None else max(check.gradient_rounding, eps * (norm.value or 0.0))
     return Estimate(value=norm.value, error=error, sampling_error=norm.sampling_error)
-

@@ -162,7 +162,9 @@ def _materialise(
             if settings.samples is not None and total >= settings.samples:
                 break
         if not batches:
-            raise UsageError("the data is empty: no batch came out of it", "check the path and the split of the data set")
+            raise UsageError(
+                "the data is empty: no batch came out of it", "check the path and the split of the data set"
+            )
         seed_everything(settings.seed)
         again = list(itertools.islice(iter(problem.batches), 1))
     if not again:
@@ -211,4 +213,3 @@ def _training_batch(
     if said is None:
         said = max(counts) if problem.batch_size_is_training and len(counts) > 1 else None
     return None if said is not None and population is not None and said >= population else said
-

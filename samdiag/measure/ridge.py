@@ -11,7 +11,21 @@ from torch import Tensor
 from samdiag.curvature.objective import Objective
 from samdiag.types import UNKNOWN, Estimate
 
-GRID = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)  # in units of |e|: dense where rho < s* is decided
+GRID = (
+    0.125,
+    0.25,
+    0.375,
+    0.5,
+    0.625,
+    0.75,
+    0.875,
+    1.0,
+    1.25,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+)  # in units of |e|: dense where rho < s* is decided
 BISECTIONS = 7  # a grid cell of |e|/8 is then known to |e|/1000
 
 

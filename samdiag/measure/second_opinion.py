@@ -76,7 +76,9 @@ def _used_parameters(objective: Objective) -> list[nn.Parameter]:
             live = [g for g in grads if g is not None and g.requires_grad]
             if live:
                 second = torch.autograd.grad(sum(g.sum() for g in live), objective.parameters, allow_unused=True)  # type: ignore[arg-type]
-                used |= {i for i, (g, s) in enumerate(zip(grads, second, strict=True)) if g is not None and s is not None}
+                used |= {
+                    i for i, (g, s) in enumerate(zip(grads, second, strict=True)) if g is not None and s is not None
+                }
     return [p for i, p in enumerate(objective.parameters) if i in used]
 
 

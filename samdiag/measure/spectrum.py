@@ -17,7 +17,8 @@ from samdiag.types import Estimate
 
 BOUND_PROBABILITY = 0.99  # of the lower bound on lambda_min
 ROUNDING = 8.0  # units of eps·|lambda|_max: float32 networks of the test suite stay below 4 against float64
-EARLY_RELATIVE = 0.1  # a value must be known this well before an early stop: advice is computed from it
+EARLY_RELATIVE = 0.02  # both ends must be known this well before an early stop: advice is computed from them
+IRRELEVANT_RELATIVE = 0.1  # and a lambda_min on which no verdict depends this well, because it is shown
 IRRELEVANT = 0.1  # rho_eff|lambda_min| below this: no saddle verdict can follow (|g| is ten times what matters)
 
 
@@ -143,7 +144,7 @@ def decision_is_certain(radius: float, lr: float | None, momentum: float) -> Dec
     """A stopping rule: every threshold that a verdict compares with lies outside the Ritz intervals.
 
     The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max; each value must also be known to
-    EARLY_RELATIVE, unless lambda_min is so small that no saddle verdict can depend on it.
+    EARLY_RELATIVE, or IRRELEVANT_RELATIVE for a lambda_min so small that no saddle verdict can depend on it.
     """
 
     def certain(ends: RitzEnds) -> bool:
@@ -151,7 +152,9 @@ def decision_is_certain(radius: float, lr: float | None, momentum: float) -> Dec
         high, high_error = ends.top[0], ends.top_residuals[0]
         thresholds = [0.0] + ([-1.0 / radius] if radius > 0 else [])
         clear = low_error <= EARLY_RELATIVE * abs(low) and all(abs(low - t) > low_error for t in thresholds)
-        irrelevant = low - low_error > -IRRELEVANT / radius if radius > 0 else False
+        irrelevant = (
+            radius > 0 and low - low_error > -IRRELEVANT / radius and low_error <= IRRELEVANT_RELATIVE * abs(low)
+        )
         edge = stability_edge(momentum) / lr if lr else None
         top_clear = high_error <= EARLY_RELATIVE * abs(high) and (edge is None or abs(high - edge) > high_error)
         return top_clear and (clear or irrelevant)

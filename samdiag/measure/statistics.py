@@ -44,7 +44,9 @@ class BatchValues:
         return math.sqrt(variance / num_samples * correction)
 
 
-def trace_of_noise(counts: list[int], squared_norms: list[float], mean_squared_norm: float) -> tuple[float, float] | None:
+def trace_of_noise(
+    counts: list[int], squared_norms: list[float], mean_squared_norm: float
+) -> tuple[float, float] | None:
     """tr C from the squared norms of batch gradients and of their mean, with its standard error; None for one batch.
 
     tr C = (Σ n_b|g_b|² − n|ḡ|²)/(K − 1). The error treats the K contributions as independent.

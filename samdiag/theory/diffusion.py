@@ -54,7 +54,14 @@ def escape_profile(steps: int, mu: float, lr: float, momentum: float) -> tuple[f
 
 
 def escape_steps(
-    *, offset: float, noise: float, exit_distance: float, mu: float, lr: float, momentum: float, max_steps: int = 100_000
+    *,
+    offset: float,
+    noise: float,
+    exit_distance: float,
+    mu: float,
+    lr: float,
+    momentum: float,
+    max_steps: int = 100_000,
 ) -> int | None:
     """First N with x_0²·growth² + V_N ≥ exit_distance², or None when that takes more than `max_steps` (or never happens).
 

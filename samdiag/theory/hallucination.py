@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SIGNATURE_RATIO = 0.1  # |g+| < 0.1|g| held in 207 of 216 spontaneous cases on tanh networks: a choice made on toys (theory B6)
+SIGNATURE_RATIO = (
+    0.1  # |g+| < 0.1|g| held in 207 of 216 spontaneous cases on tanh networks: a choice made on toys (theory B6)
+)
 
 
 def is_attracting(eigenvalues: list[complex], zero: float, lr: float | None, momentum: float) -> tuple[bool, int]:

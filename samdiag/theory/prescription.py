@@ -13,7 +13,9 @@ MAX_MOMENTUM = 0.99  # cap of theory D3
 NOISE_TEMPERATURE_FACTOR = 4.0  # eta/(B(1−gamma)) may grow by at most this (theory D3)
 
 
-def saddle_rho(grad_scale: float | None, lam_min: float, kept: float = KEPT_FRACTION, weight_decay: float = 0.0) -> float:
+def saddle_rho(
+    grad_scale: float | None, lam_min: float, kept: float = KEPT_FRACTION, weight_decay: float = 0.0
+) -> float:
     """Largest rho that keeps the fraction `kept` of SGD's escape rate: (1 − kappa)G/|lam_min|; G = None for USAM.
 
     With weight decay the kept rate is kappa(|lam_min| − wd), which gives (1 − kappa)(|lam| − wd)/lam².
@@ -35,7 +37,9 @@ def edge_rho(grad_scale: float | None, lam_max: float, lr: float, momentum: floa
     return bound if grad_scale is None else bound * grad_scale
 
 
-def freeing_batch_size(noise_trace: float, rho: float, lam_min: float, grad_norm: float, kept: float = KEPT_FRACTION) -> float:
+def freeing_batch_size(
+    noise_trace: float, rho: float, lam_min: float, grad_norm: float, kept: float = KEPT_FRACTION
+) -> float:
     """Largest B at which the fraction `kept` of the escape rate survives: tr C/((rho|lam_min|/(1−kappa))² − |g|²).
 
     Infinite when the bracket is not positive: every batch size will do. Normalised SAM only; for USAM B never frees.

@@ -18,7 +18,11 @@ def judge(m: Measurements) -> Finding | None:
     if (m.gradient_cosine.low if down is None else m.gradient_cosine.value) <= 0:
         return None
     share = progress(m)
-    pace = f"; at this pace {100 * share:.0f} % of the remaining loss within {t.HORIZON} steps" if share is not None and share < 1 else ""
+    pace = (
+        f"; at this pace {100 * share:.0f} % of the remaining loss within {t.HORIZON} steps"
+        if share is not None and share < 1
+        else ""
+    )
     doubt = ""
     if m.lr is None and (m.gradient_ratio.value or 0.0) > t.BOUNCE_RATIO and (m.loss_change.value or 0.0) > 0:
         doubt = " Without lr a bounce cannot be told from a descent here: give --lr."
@@ -31,7 +35,7 @@ def judge(m: Measurements) -> Finding | None:
             "gradient_ratio": m.gradient_ratio.value,
             "loss": m.loss.value,
             "lookahead_loss": m.lookahead_loss,
-            "progress_share": share,
+            "progress_share": None if share is None else min(share, 1.0),
         },
         message=f"SAM's step goes downhill (cosine with the gradient {m.gradient_cosine.value:.3g}){pace}.{doubt}",
         source="descent lemma; theory F",

@@ -122,7 +122,11 @@ def leaving_is_worth_it(m: Measurements) -> bool:
         return False
     lam = abs(m.lambda_min.value)
     if m.lr is None:
-        norm, shifted, cosine = m.grad_norm.value or 0.0, m.perturbed_grad_norm.value or 0.0, m.gradient_cosine.value or 0.0
+        norm, shifted, cosine = (
+            m.grad_norm.value or 0.0,
+            m.perturbed_grad_norm.value or 0.0,
+            m.gradient_cosine.value or 0.0,
+        )
         return left * lam > t.EXITS_NEEDED * norm * shifted * cosine
     share = progress(m)
     still = is_critical(m) or (share is not None and share < t.PROGRESS)

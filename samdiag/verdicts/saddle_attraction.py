@@ -21,7 +21,11 @@ def judge(m: Measurements) -> Finding | None:
         return None
     first = capture.negatives[0]
     product = first.radius * abs(m.lambda_min.value or 0.0)
-    strength = "the gradient vanishes, so any rho captures" if math.isinf(product) else f"rho_eff·|lambda_min| = {product:.3g} > 1"
+    strength = (
+        "the gradient vanishes, so any rho captures"
+        if math.isinf(product)
+        else f"rho_eff·|lambda_min| = {product:.3g} > 1"
+    )
     rest = (
         f"all {len(capture.negatives)} negative direction(s) are captured"
         if m.spectrum_complete

@@ -6,16 +6,24 @@ from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.theory.prescription import KEPT_FRACTION
 
 HALLUCINATION_RATIO = SIGNATURE_RATIO  # theory B6: 207 of 216 spontaneous cases; a choice made on toys
-BOUNCE_RATIO = 2.0  # theory B6, A9: a bounce has |g+|/|g| = 2(1+gamma)/(eta·lam) > 2 wherever gradient descent is stable
+BOUNCE_RATIO = (
+    2.0  # theory B6, A9: a bounce has |g+|/|g| = 2(1+gamma)/(eta·lam) > 2 wherever gradient descent is stable
+)
 BOUNCE_COSINE = -0.5  # exact period-2 gives −1; half of it says that the gradient's larger part flips
 SLOWDOWN = 1.0 / KEPT_FRACTION  # slower than the kept escape fraction of theory D1 allows
-PRACTICAL_CAPTURE = 10.0  # with an incomplete spectrum: every direction that might be free is slower than SGD by at least this
+PRACTICAL_CAPTURE = (
+    10.0  # with an incomplete spectrum: every direction that might be free is slower than SGD by at least this
+)
 MARGIN_NORMALISED = 0.05  # theory A5: the |g| test is unreliable within 5–10 % of its boundary (cubic terms)
 MARGIN_USAM = 0.005  # the linear test is exact at a critical point; half a percent for the point not being one
 NEAR_SADDLE = 0.1  # theory F4: |g| on the scale of rho|lam_min|, read as within a factor of ten
-HORIZON = 1000  # steps over which progress and escape are weighed: runs that leave do so in hundreds (theory E: 2000 in all)
+HORIZON = (
+    1000  # steps over which progress and escape are weighed: runs that leave do so in hundreds (theory E: 2000 in all)
+)
 PROGRESS = 0.1  # share of the remaining loss that must fall within HORIZON for a point to count as still moving
 SMALL_LOSS = 1e-6  # above a known lower bound: nothing is left to gain
-EXITS_NEEDED = 5.0  # e-foldings that SGD needs to leave a saddle from an offset of 1 % of the exit distance (ln 100 ≈ 4.6)
+EXITS_NEEDED = (
+    5.0  # e-foldings that SGD needs to leave a saddle from an offset of 1 % of the exit distance (ln 100 ≈ 4.6)
+)
 DEPTH = 0.1  # share of the remaining loss that |g|²/(2|lam_min|) may reach for a point to lie near the saddle
 FLOOR_SLACK = 1.0  # theory D, SI: |g| ≤ beta·rho, taken as it stands

@@ -1,0 +1,41 @@
+"""samdiag tells whether a checkpoint trained with Sharpness-Aware Minimization is stuck, why, and what to change.
+
+    import samdiag
+
+    problem = samdiag.Problem(model=model, loss=loss, batches=batches)   # loss(model, batch) → mean loss of the batch
+    diagnosis = samdiag.diagnose(problem, rho=0.1, lr=0.05)
+    print(diagnosis.verdict)
+
+Names are loaded when they are used, so that `import samdiag` does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samdiag.pipeline import diagnose
+    from samdiag.spec.stamp import stamp
+    from samdiag.types import Diagnosis, Problem
+
+__version__ = "0.1.0"
+__all__ = ["Diagnosis", "Problem", "__version__", "diagnose", "stamp"]
+
+_HOME = {
+    "Diagnosis": "samdiag.types",
+    "Problem": "samdiag.types",
+    "diagnose": "samdiag.pipeline",
+    "stamp": "samdiag.spec.stamp",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'samdiag' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

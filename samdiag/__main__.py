@@ -1,0 +1,5 @@
+"""`python -m samdiag`."""
+
+from samdiag.cli.app import main
+
+main()

@@ -1,0 +1,43 @@
+"""The command line's root."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from samdiag.cli.inspect import inspect
+from samdiag.cli.schema import schema
+
+app = typer.Typer(
+    name="samdiag",
+    help="Is this checkpoint, trained with Sharpness-Aware Minimization, stuck? Why, and what to change?",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(inspect)
+app.command()(schema)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from samdiag import __version__
+
+        typer.echo(f"samdiag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Is this checkpoint, trained with Sharpness-Aware Minimization, stuck? Why, and what to change?"""
+
+
+def main() -> None:
+    """Console script entry point."""
+    app()

@@ -1,0 +1,256 @@
+"""open → resolve → build → measure → judge → advise: the order, here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samdiag.errors import SamdiagError, UsageError
+from samdiag.types import CheckpointInfo, Diagnosis, Failure, Problem, Setting, Trust
+
+if TYPE_CHECKING:
+    from samdiag.measure.settings import MeasureSettings
+    from samdiag.spec.discover import Resolution
+
+Progress = Callable[[str, int], None]
+
+
+def inspect(
+    path: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    config: str | None = None,
+    cwd: Path | None = None,
+    cross_check: bool = False,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """The diagnosis of one checkpoint file; an expected failure is part of it, never an exception.
+
+    Args:
+        path: the checkpoint.
+        overrides: what the command line says, by dotted name (`sam.rho`); None values mean "not said".
+        config: a TOML file or inline TOML.
+        cwd: where the search for a project file starts; the working directory by default.
+        cross_check: also ask PyHessian.
+        progress: called with what is being done and the number of products so far.
+
+    Raises:
+        KeyboardInterrupt: passed on.
+    """
+    from samdiag.formats import open_checkpoint
+    from samdiag.spec.build import build
+    from samdiag.spec.discover import resolve
+
+    clock = _Clock()
+    info = CheckpointInfo(path=str(path))
+    resolution: Resolution | None = None
+    warnings: tuple[str, ...] = ()
+    try:
+        with clock("open"):
+            checkpoint = open_checkpoint(path)
+            info = CheckpointInfo(path=str(path), format=checkpoint.format, fingerprint=checkpoint.fingerprint)
+            warnings = checkpoint.notes
+            resolution = resolve(overrides=overrides or {}, config=config, checkpoint=checkpoint, cwd=cwd or Path.cwd())
+            warnings = (*warnings, *resolution.warnings)
+            settings = measure_settings(resolution.settings, cross_check=cross_check)
+        with clock("build"):
+            built = build(resolution, checkpoint)
+            warnings = (*warnings, *built.notes)
+        return _examine(built.problem, settings, info, resolution.settings, warnings, clock, progress)
+    except Exception as error:
+        known = resolution.settings if resolution else {}
+        return failed(error, checkpoint=info, settings=known, warnings=warnings, timings=clock.seconds)
+
+
+def diagnose(
+    problem: Problem,
+    *,
+    rho: float,
+    variant: str = "sam",
+    lr: float | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    cross_check: bool = False,
+    **measuring: Any,
+) -> Diagnosis:
+    """The diagnosis of a model at its present weights; the model comes back exactly as it was.
+
+    Args:
+        problem: model, loss and batches.
+        rho, variant, lr, momentum, weight_decay, batch_size: the training settings to judge; lr and batch_size may be unknown.
+        progress: called with what is being done and the number of products so far.
+        cross_check: also ask PyHessian.
+        **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`; see `MeasureSettings`.
+
+    Raises:
+        UsageError: a setting or the problem is not usable.
+        CannotDecide: the point cannot be examined (NaN, out of memory, not deterministic).
+    """
+    said = {
+        "sam.rho": rho,
+        "sam.variant": variant,
+        "sam.lr": lr,
+        "sam.momentum": momentum,
+        "sam.weight_decay": weight_decay,
+        "sam.batch_size": batch_size,
+        **{f"measure.{name}": value for name, value in measuring.items()},
+    }
+    settings = {
+        name: Setting(value=value, source="argument", trust=Trust.CLI)
+        for name, value in said.items()
+        if value is not None
+    }
+    chosen = measure_settings(settings, cross_check=cross_check)
+    return _examine(problem, chosen, None, settings, (), _Clock(), progress)
+
+
+def _examine(
+    problem: Problem,
+    chosen: MeasureSettings,
+    info: CheckpointInfo | None,
+    settings: Mapping[str, Setting],
+    warnings: tuple[str, ...],
+    clock: _Clock,
+    progress: Progress | None,
+) -> Diagnosis:
+    from samdiag import __version__
+    from samdiag.advice import prescribe
+    from samdiag.measure.measuring import measure
+    from samdiag.verdicts import judge_all
+
+    with clock("measure"):
+        measurements = measure(problem, chosen, progress)
+    with clock("judge"):
+        findings = judge_all(measurements)
+        prescription = prescribe(measurements, findings)
+    if info is not None:
+        info = CheckpointInfo(
+            path=info.path, format=info.format, fingerprint=info.fingerprint, num_params=measurements.num_params
+        )
+    return Diagnosis(
+        checkpoint=info,
+        settings=settings,
+        measurements=measurements,
+        verdict=findings[0].verdict,
+        findings=findings,
+        prescription=prescription,
+        warnings=warnings,
+        timings=clock.seconds,
+        environment=environment(chosen.device),
+        samdiag_version=__version__,
+    )
+
+
+def measure_settings(settings: Mapping[str, Setting], *, cross_check: bool = False) -> MeasureSettings:
+    """The resolved settings as measurement settings.
+
+    Raises:
+        UsageError: rho is missing, or a value is not allowed.
+    """
+    from samdiag.measure.settings import MeasureSettings
+    from samdiag.registry import VARIANTS
+
+    values = {
+        name.removeprefix("sam.").removeprefix("measure."): setting.value
+        for name, setting in settings.items()
+        if name.startswith(("sam.", "measure."))
+    }
+    known = set(MeasureSettings.__dataclass_fields__)
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(f"unknown setting {unknown[0]!r}", f"one of: {', '.join(sorted(known))}")
+    if "rho" not in values:
+        raise UsageError(
+            "rho is not known: no flag, project file, stamp or optimizer state says it",
+            "give the radius that SAM was trained with: --rho 0.05",
+        )
+    rho = values["rho"]
+    if isinstance(rho, bool) or not isinstance(rho, (int, float)) or not math.isfinite(rho) or rho <= 0:
+        raise UsageError(
+            f"rho = {rho!r} is not a positive number", "give the radius that SAM was trained with: --rho 0.05"
+        )
+    if values.get("variant", "sam") not in VARIANTS:
+        raise UsageError(f"unknown variant {values['variant']!r}", f"one of: {', '.join(VARIANTS)}")
+    return MeasureSettings(**{**values, "rho": float(rho)}, cross_check=cross_check)
+
+
+def failed(
+    error: Exception,
+    *,
+    checkpoint: CheckpointInfo | None,
+    settings: Mapping[str, Setting] | None = None,
+    warnings: tuple[str, ...] = (),
+    timings: Mapping[str, float] | None = None,
+) -> Diagnosis:
+    """A diagnosis that says why there is none; an unexpected exception becomes an internal error with a request to report it."""
+    from samdiag import __version__
+
+    if isinstance(error, SamdiagError):
+        failure = Failure(what=error.what, todo=error.todo, exit_code=error.exit_code)
+    elif isinstance(error, MemoryError):
+        failure = Failure(what="out of memory", todo="use fewer --samples or a machine with more memory", exit_code=3)
+    else:
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else "?"
+        text = " ".join(str(error).split())[:300]
+        failure = Failure(
+            what=f"internal error: {type(error).__name__} at {place}: {text}",
+            todo="this is a bug in samdiag: please report it with this line and the command",
+            exit_code=3,
+        )
+    return Diagnosis(
+        checkpoint=checkpoint,
+        settings=settings or {},
+        measurements=None,
+        verdict="undecided",
+        findings=(),
+        prescription=None,
+        warnings=warnings,
+        failure=failure,
+        timings=timings or {},
+        samdiag_version=__version__,
+    )
+
+
+def environment(device: str) -> dict[str, str]:
+    """What the numbers were made with."""
+    import torch
+
+    from samdiag.measure.opening import choose_device
+
+    chosen = choose_device(device)
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": str(chosen),
+        "device_name": name,
+        "platform": platform.system(),
+    }
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stage = ""
+        self._start = 0.0
+
+    def __call__(self, stage: str) -> _Clock:
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self._stage] = time.perf_counter() - self._start

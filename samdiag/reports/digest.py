@@ -1,0 +1,181 @@
+"""Diagnosis → plain rows, the same for every medium: what to say is decided here, how it looks elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from samdiag.reports.escape import printable
+from samdiag.reports.evidence import everything_seen, evidence_rows
+from samdiag.reports.numbers import NOT_MEASURED, count, interval, number, seconds
+from samdiag.reports.provenance import setting_row, value_text
+from samdiag.reports.rows import (
+    Change,
+    DigestedReport,
+    EvidenceRow,
+    FailureRow,
+    FindingRow,
+    PrescriptionRow,
+    SettingRow,
+)
+from samdiag.reports.spectrum import spectrum_model
+from samdiag.reports.words import words_for
+from samdiag.types import VERDICTS_BY_HARM, Advice, CheckpointInfo, Diagnosis, Finding, Measurements, Prescription
+
+SAMPLING_UNKNOWN = "sampling error unknown: a single batch cannot show it"
+SHOWN_SETTINGS = ("variant", "rho", "lr", "momentum", "weight_decay", "batch_size")  # those a verdict depends on
+_FINGERPRINT = 16  # characters; 64 bits tell any two checkpoints of a project apart
+
+
+def digest(diagnosis: Diagnosis) -> DigestedReport:
+    """All rows of `diagnosis`, with numbers formatted and every outside text made printable."""
+    words = words_for(diagnosis.verdict)
+    findings = sorted(diagnosis.findings, key=_harm)
+    leading = next((finding for finding in findings if finding.verdict == diagnosis.verdict), None)
+    m = diagnosis.measurements
+    evidence = evidence_rows(m) if m else ()
+    failure = diagnosis.failure
+    return DigestedReport(
+        subject=printable(diagnosis.checkpoint.path) if diagnosis.checkpoint else "",
+        subject_details=_details(diagnosis.checkpoint),
+        verdict=printable(diagnosis.verdict),
+        headline=printable(words.headline),
+        meaning=words.meaning,
+        severity=leading.severity if leading else words.severity,
+        confidence=leading.confidence if leading else None,
+        prescription=_prescription_rows(diagnosis.prescription, m),
+        prescription_notes=_prescription_notes(diagnosis.prescription),
+        findings=tuple(_finding_row(finding) for finding in findings),
+        evidence=evidence,
+        spectrum=spectrum_model(m) if m else None,
+        settings=_setting_rows(diagnosis),
+        warnings=tuple(printable(warning) for warning in diagnosis.warnings),
+        footnotes=_footnotes(m, evidence),
+        footer=_footer(diagnosis),
+        failure=FailureRow(what=printable(failure.what), todo=printable(failure.todo)) if failure else None,
+    )
+
+
+def _harm(finding: Finding) -> int:
+    order = VERDICTS_BY_HARM
+    return order.index(finding.verdict) if finding.verdict in order else len(order)
+
+
+def _details(checkpoint: CheckpointInfo | None) -> tuple[str, ...]:
+    if checkpoint is None:
+        return ()
+    details = [printable(checkpoint.format)] if checkpoint.format else []
+    if checkpoint.num_params is not None:
+        details.append(f"{count(checkpoint.num_params)} parameters")
+    if checkpoint.fingerprint:
+        details.append(printable(checkpoint.fingerprint, limit=_FINGERPRINT))
+    return tuple(details)
+
+
+def _finding_row(finding: Finding) -> FindingRow:
+    return FindingRow(
+        verdict=printable(finding.verdict),
+        headline=printable(words_for(finding.verdict).headline),
+        severity=finding.severity,
+        confidence=finding.confidence,
+        message=printable(finding.message),
+        numbers=tuple((printable(name), _evidence_text(value)) for name, value in finding.evidence.items()),
+        source=printable(finding.source),
+    )
+
+
+def _evidence_text(value: float | int | str | None) -> str:
+    return printable(value) if isinstance(value, str) else number(value)
+
+
+def _prescription_rows(prescription: Prescription | None, m: Measurements | None) -> tuple[PrescriptionRow, ...]:
+    if prescription is None:
+        return ()
+    unsaid = "full batch" if m and m.batch_size is None else "unknown"
+    return (
+        _advice_row("rho", prescription.rho),
+        _advice_row("momentum", prescription.momentum),
+        _advice_row("batch size", prescription.batch_size, unsaid=unsaid),
+    )
+
+
+def _advice_row(name: str, advice: Advice, *, unsaid: str = "unknown") -> PrescriptionRow:
+    current, recommended = _exact(advice.current), _exact(advice.recommended)
+    if advice.recommended is None:
+        change = Change.NONE
+    else:
+        change = Change.KEEP if advice.current is not None and recommended == current else Change.SET
+    return PrescriptionRow(
+        name=name,
+        change=change,
+        current=current or unsaid,
+        recommended=recommended,
+        interval=interval(advice.interval),
+        binding=printable(advice.binding or ""),
+        reason=printable(advice.reason),
+        source=printable(advice.source),
+    )
+
+
+def _exact(value: float | None) -> str:
+    """A hyper-parameter as one would type it: whole numbers in full, others to four digits; empty for None."""
+    if value is None:
+        return ""
+    return number(int(value)) if abs(value) < 1e9 and value == int(value) else number(value)
+
+
+def _prescription_notes(prescription: Prescription | None) -> tuple[str, ...]:
+    if prescription is None:
+        return ()
+    notes = [printable(note) for note in prescription.notes]
+    if prescription.escape_steps is not None:
+        steps = prescription.escape_steps
+        took = f"about {count(math.ceil(steps))} steps" if math.isfinite(steps) else "no finite number of steps"
+        notes.insert(0, f"Predicted with these settings: {took} to leave the saddle.")
+    return tuple(notes)
+
+
+def _setting_rows(diagnosis: Diagnosis) -> tuple[SettingRow, ...]:
+    """The settings that verdicts depend on: as resolved, or as the measurement had them where nothing was recorded."""
+    rows = []
+    for name in SHOWN_SETTINGS:
+        said = next((key for key in (f"sam.{name}", f"optimizer.{name}", name) if key in diagnosis.settings), None)
+        if said is not None:
+            rows.append(setting_row(name, diagnosis.settings[said]))
+        elif diagnosis.measurements is not None:
+            value = getattr(diagnosis.measurements, name)
+            shown = "full batch" if name == "batch_size" and value is None else value_text(value)
+            rows.append(SettingRow(name=name, value=shown, source=""))
+    return tuple(rows)
+
+
+def _footnotes(m: Measurements | None, evidence: tuple[EvidenceRow, ...]) -> tuple[str, ...]:
+    if m is None:
+        return ()
+    notes = [printable(note) for note in m.notes]
+    return (SAMPLING_UNKNOWN, *notes) if any(row.sampling_unknown for row in evidence) else tuple(notes)
+
+
+def _footer(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """What was looked at, what it cost, and which versions did it."""
+    parts = _effort(diagnosis.measurements) if diagnosis.measurements else []
+    if diagnosis.timings:
+        parts.append(seconds(_total(diagnosis.timings)))
+    if diagnosis.samdiag_version:
+        parts.append(f"samdiag {printable(diagnosis.samdiag_version)}")
+    parts += [f"{printable(name)} {printable(value)}" for name, value in diagnosis.environment.items()]
+    return tuple(parts)
+
+
+def _effort(m: Measurements) -> list[str]:
+    samples = f"{count(m.num_samples)} samples" if m.num_samples else f"samples {NOT_MEASURED}"
+    if everything_seen(m):
+        samples = f"all {count(m.num_samples)} samples"
+    elif m.population is not None:
+        samples = f"{count(m.num_samples)} of {count(m.population)} samples"
+    batches = f"{count(m.num_batches)} batch{'es' if m.num_batches != 1 else ''}"
+    return [samples, batches, f"{count(m.num_products)} Hessian products", f"{count(m.num_gradients)} gradients"]
+
+
+def _total(timings: Mapping[str, float]) -> float:
+    return timings["total"] if "total" in timings else sum(timings.values())

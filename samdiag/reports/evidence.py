@@ -1,0 +1,118 @@
+"""Measurements → evidence rows: the numbers in reading order, each with the one remark that makes it readable."""
+
+from __future__ import annotations
+
+import math
+
+from samdiag.reports.escape import printable
+from samdiag.reports.numbers import NOT_MEASURED, estimate, estimate_line, number
+from samdiag.reports.rows import EvidenceRow
+from samdiag.types import Estimate, Measurements
+from samdiag.verdicts.thresholds import BOUNCE_RATIO, HALLUCINATION_RATIO
+
+
+def evidence_rows(m: Measurements) -> tuple[EvidenceRow, ...]:
+    """All rows of the evidence table; what was not asked for (weight decay, second opinion) has no row."""
+    return tuple(_gradient_rows(m) + _curvature_rows(m) + _trust_rows(m))
+
+
+def everything_seen(m: Measurements) -> bool:
+    """True when the whole training set was analysed, so that there is no sampling error by construction."""
+    return m.population is not None and m.num_samples >= m.population
+
+
+def _gradient_rows(m: Measurements) -> list[EvidenceRow]:
+    rows = [
+        _row(m, "loss f(x)", m.loss),
+        _row(m, "loss at SAM's point f(x+)", m.perturbed_loss, _change_note(m.loss_change)),
+        _row(m, "gradient ‖g‖", m.grad_norm),
+        _row(m, "SAM's gradient ‖g+‖", m.perturbed_grad_norm),
+        _row(m, "ratio ‖g+‖ / ‖g‖", m.gradient_ratio, _ratio_note(m.gradient_ratio)),
+        _row(m, "cosine of the two", m.gradient_cosine, "they point apart" if m.gradient_cosine.high < 0 else ""),
+        _ridge_row(m),
+    ]
+    if m.weight_decay:
+        rows.insert(5, _row(m, "ratio with weight decay", m.update_ratio, _ratio_note(m.update_ratio)))
+    if m.lookahead_loss is not None:
+        note = "" if m.lookahead_loss_sgd is None else f"plain SGD: {number(m.lookahead_loss_sgd)}"
+        rows.append(EvidenceRow(label="loss after two steps", value=number(m.lookahead_loss), note=note))
+    return rows
+
+
+def _curvature_rows(m: Measurements) -> list[EvidenceRow]:
+    edge = f"SGD's step edge: {number(2 * (1 + m.momentum) / m.lr)}" if m.lr else ""
+    bound = ""
+    if m.lambda_min_bound is not None:
+        bound = f"> {number(m.lambda_min_bound)} with probability {number(m.lambda_min_bound_probability)}"
+    rows = [
+        _row(m, "largest eigenvalue λ_max", m.lambda_max, edge),
+        _row(m, "smallest eigenvalue λ_min", m.lambda_min, bound),
+        EvidenceRow(label="effective radius ρ_eff", value=number(m.effective_radius), note=_radius_note(m)),
+    ]
+    if m.noise_trace.known:
+        rows.append(_row(m, "gradient noise tr C", m.noise_trace))
+    return rows
+
+
+def _trust_rows(m: Measurements) -> list[EvidenceRow]:
+    rows = []
+    if m.quadratic_error is not None:
+        note = "of the change in gradient"
+        rows.append(EvidenceRow(label="second-order error", value=number(m.quadratic_error, digits=2), note=note))
+    if not m.self_check.passed:
+        rows.append(EvidenceRow(label="Hessian self-check", value="FAILED", note=printable(m.self_check.reason)))
+    opinion = m.second_opinion
+    if opinion is not None:
+        agreement = {True: "agrees", False: "DISAGREES", None: "no comparison"}
+        note = f"λ_max {agreement[opinion.lambda_max_agrees]}, trace {agreement[opinion.trace_agrees]}"
+        remark = printable(opinion.message)
+        rows.append(
+            EvidenceRow(
+                label="λ_max by PyHessian",
+                value=number(opinion.lambda_max),
+                note=f"{note}; {remark}" if remark else note,
+            )
+        )
+    return rows
+
+
+def _row(m: Measurements, label: str, measured: Estimate, note: str = "") -> EvidenceRow:
+    value, error = estimate(measured)
+    unknown = measured.known and measured.sampling_error is None and not everything_seen(m)
+    if measured.known and not measured.converged:
+        note = f"not converged; {note}" if note else "not converged"
+    return EvidenceRow(label=label, value=value, error=error, note=note, sampling_unknown=unknown)
+
+
+def _ridge_row(m: Measurements) -> EvidenceRow:
+    label = "ridge distance s*"
+    if not m.ridge_distance.known:
+        searched = m.ridge_searched
+        note = f"none within {number(searched)} uphill" if searched > 0 else ""
+        return EvidenceRow(label=label, value="none found" if searched > 0 else NOT_MEASURED, note=note)
+    if m.rho < m.ridge_distance.low:
+        return _row(m, label, m.ridge_distance, f"rho {number(m.rho)} stays short of it")
+    reach = "reaches past it" if m.rho > m.ridge_distance.high else "is at it within error"
+    return _row(m, label, m.ridge_distance, f"rho {number(m.rho)} {reach}")
+
+
+def _change_note(change: Estimate) -> str:
+    if not change.known:
+        return ""
+    return f"change {estimate_line(change)}" + (": the ascent step went down" if change.high < 0 else "")
+
+
+def _ratio_note(ratio: Estimate) -> str:
+    if not ratio.known:
+        return ""
+    if ratio.high < HALLUCINATION_RATIO:
+        return f"below {HALLUCINATION_RATIO}: what SAM follows has vanished"
+    return f"above {number(BOUNCE_RATIO)}: sign of a bounce" if ratio.low > BOUNCE_RATIO else ""
+
+
+def _radius_note(m: Measurements) -> str:
+    if math.isinf(m.effective_radius):
+        return "reverses every negative λ"
+    if not m.effective_radius > 0:
+        return ""
+    return f"reverses λ < {number(-1 / m.effective_radius)}"

@@ -1,0 +1,232 @@
+"""The report for a terminal: the verdict in colour and in words, what to change, then the numbers behind it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from samdiag.reports.canvas import MIN_WIDTH, draw
+from samdiag.reports.digest import digest
+from samdiag.reports.numbers import ANY_VALUE
+from samdiag.reports.rows import (
+    Change,
+    DigestedReport,
+    FindingRow,
+    MarkKind,
+    PrescriptionRow,
+    SettingRow,
+    SpectrumModel,
+)
+from samdiag.reports.spectrum import draw_axis, draw_labels
+from samdiag.reports.words import words_for
+from samdiag.types import Diagnosis, Severity
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_ICONS = {Severity.ERROR: "✖", Severity.WARNING: "▲", Severity.INFO: "✔"}
+_SEVERITY_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "green"}
+_INDENT = 2  # columns, of everything below a section title
+_AXIS_WIDTH = 96  # columns at most; a longer axis only separates the marks from their labels
+
+
+def render(diagnosis: Diagnosis, *, width: int = 100, color: bool = True) -> str:
+    """The report as text, at most `width` columns wide, without a final newline; a failure is two lines.
+
+    With `color=False` the text has no escape sequence, and nothing is said by colour alone in either case.
+    """
+    report = digest(diagnosis)
+    if report.failure is not None:
+        return draw(_failure(report), width=width, color=color, soft_wrap=True)
+    width = max(width, MIN_WIDTH)
+    sections = (
+        _head(report),
+        _prescription(report),
+        _findings(report),
+        _warnings(report),
+        _evidence(report),
+        _spectrum(report.spectrum, width) if report.spectrum else [],
+        _settings(report),
+        _footer(report),
+    )
+    return "\n\n".join(draw(*section, width=width, color=color) for section in sections if section)
+
+
+def _failure(report: DigestedReport) -> Text:
+    from rich.text import Text
+
+    assert report.failure is not None
+    subject = f"{report.subject}: " if report.subject else ""
+    return Text.assemble(
+        ("✖ ", "bold red"), (subject, "bold"), (report.failure.what, ""), ("\n→ ", "bold"), (report.failure.todo, "")
+    )
+
+
+def _head(report: DigestedReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    color = words_for(report.verdict).color
+    title = Text.assemble((f"{_ICONS[report.severity]} {report.headline.upper()}", f"bold {color}"))
+    trust = f", {report.confidence.value} confidence" if report.confidence else ""
+    title.append(f"  {report.verdict} · {report.severity.value}{trust}", style="dim")
+    subject = Text.assemble((report.subject, "bold"), (" · ".join(["", *report.subject_details]), "dim"))
+    return [title, Text(report.meaning), *([subject] if report.subject else [])]
+
+
+def _prescription(report: DigestedReport) -> list[RenderableType]:
+    from rich.console import Group
+    from rich.text import Text
+
+    if not report.prescription:
+        return []
+    moves = [_move(row) for row in report.prescription]
+    room = max(len(move.plain) for move in moves)
+    ranges = [_allowed(row) for row in report.prescription]
+    table = _grid(2)
+    for row, move, allowed in zip(report.prescription, moves, ranges, strict=True):
+        line = Text.assemble(move, " " * (room - len(move.plain) + 3) if allowed or row.binding else "", allowed)
+        if row.binding:
+            line.append(f"{' ' * (max(map(len, ranges)) - len(allowed))}   bound by {row.binding}")
+        table.add_row(Text(row.name, "bold"), Group(line, Text.assemble(row.reason, (_cited(row.source), "dim"))))
+    nothing = all(row.change is not Change.SET for row in report.prescription)
+    title = _title("What to change", "nothing" if nothing else "")
+    return [title, _indented(table), *(_indented(Text(note)) for note in report.prescription_notes)]
+
+
+def _move(row: PrescriptionRow) -> Text:
+    from rich.text import Text
+
+    match row.change:
+        case Change.SET:
+            return Text.assemble(f"{row.current} → ", (row.recommended, "bold green"))
+        case Change.KEEP:
+            return Text.assemble("keep ", (row.current, "green"))
+        case Change.NONE:
+            return Text.assemble(f"{row.current}: ", (row.change.value, "yellow"))
+
+
+def _allowed(row: PrescriptionRow) -> str:
+    if not row.interval:
+        return ""
+    return "any value allowed" if row.interval == ANY_VALUE else f"allowed {row.interval}"
+
+
+def _findings(report: DigestedReport) -> list[RenderableType]:
+    if not report.findings:
+        return []
+    return [_title("Why"), *(_indented(_finding(row)) for row in report.findings)]
+
+
+def _finding(row: FindingRow) -> Table:
+    """The message beside its severity, and under it, dimmed, the numbers and the source."""
+    from rich.console import Group
+    from rich.text import Text
+
+    style = _SEVERITY_STYLES[row.severity]
+    message = Text.assemble((f"{row.headline}: ", f"bold {style}"), row.message)
+    numbers = " · ".join([*(f"{name} {value}" for name, value in row.numbers), row.source])
+    table = _grid(2, gap=1)
+    table.add_row(Text(_ICONS[row.severity], f"bold {style}"), Group(message, Text(numbers, "dim")))
+    return table
+
+
+def _evidence(report: DigestedReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    if not report.evidence:
+        return []
+    table = _grid(4)
+    table.columns[1].justify = "right"
+    for row in report.evidence:
+        mark = " °" if row.sampling_unknown else ""
+        table.add_row(Text(row.label), Text(row.value, "bold"), Text(row.error + mark, "dim"), Text(row.note))
+    notes = [f"° {note}" if index == 0 and _has_mark(report) else note for index, note in enumerate(report.footnotes)]
+    padded = [_indented(Text(note, "dim")) for note in notes]
+    return [
+        _title("Evidence", "± numerical bound plus two standard errors"),
+        _indented(table),
+        *padded,
+    ]
+
+
+def _has_mark(report: DigestedReport) -> bool:
+    return any(row.sampling_unknown for row in report.evidence)
+
+
+def _spectrum(model: SpectrumModel, width: int) -> list[RenderableType]:
+    from rich.text import Text
+
+    columns = min(width - _INDENT, _AXIS_WIDTH)
+    cells = draw_axis(model, columns)
+    axis = Text(" " * _INDENT)
+    for character, style in zip(cells.characters, cells.styles, strict=True):
+        axis.append(character, style=style)
+    above = draw_labels(model, columns, (MarkKind.THRESHOLD, MarkKind.ZERO))
+    below = draw_labels(model, columns, (MarkKind.BOTTOM, MarkKind.TOP))
+    key = "═ reversed by SAM" if model.mark(MarkKind.THRESHOLD) else ""
+    pad = " " * _INDENT
+    title = _title("Hessian spectrum", ", ".join(part for part in (model.scale, key) if part))
+    return [
+        title,
+        Text(pad + above, "dim"),
+        axis,
+        Text(pad + below),
+        *(Text(pad + note, "dim") for note in model.notes),
+    ]
+
+
+def _settings(report: DigestedReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    if not report.settings:
+        return []
+    line = Text()
+    for said, rows in itertools.groupby(report.settings, key=_said):  # neighbours from one source share its mention
+        line.append(" · " if line else "", style="dim").append(", ".join(f"{row.name} {row.value}" for row in rows))
+        line.append(f" ({said})" if said else "", style="dim")
+    return [_title("Settings"), _indented(line)]
+
+
+def _said(row: SettingRow) -> str:
+    """Who said it, and who said something else: `command line; optimizer state says 0.05`."""
+    others = (f"{source} says {value}" for value, source in row.overruled if not source.startswith("default"))
+    return "; ".join([*([row.source] if row.source else []), *others])
+
+
+def _warnings(report: DigestedReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    return [Text.assemble(("▲ ", "bold yellow"), ("Warning: ", "yellow"), warning) for warning in report.warnings]
+
+
+def _footer(report: DigestedReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    return [Text(" · ".join(report.footer), "dim")] if report.footer else []
+
+
+def _title(title: str, remark: str = "") -> Text:
+    from rich.text import Text
+
+    return Text.assemble((title, "bold underline"), (f"  {remark}" if remark else "", "dim"))
+
+
+def _cited(source: str) -> str:
+    return f" ({source})" if source else ""
+
+
+def _indented(content: RenderableType) -> RenderableType:
+    from rich.padding import Padding
+
+    return Padding(content, (0, 0, 0, _INDENT))
+
+
+def _grid(columns: int, *, gap: int = 2) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, gap, 0, 0))
+    for _ in range(columns):
+        table.add_column(overflow="fold")
+    return table
