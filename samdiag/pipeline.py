@@ -83,10 +83,12 @@ def diagnose(
 
     Args:
         problem: model, loss and batches.
-        rho, variant, lr, momentum, weight_decay, batch_size: the training settings to judge; lr and batch_size may be unknown.
+        rho, variant, lr, momentum, weight_decay, batch_size: the training settings to judge; lr and batch_size may be
+            unknown.
         progress: called with what is being done and the number of products so far.
         cross_check: also ask PyHessian.
-        **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`; see `MeasureSettings`.
+        **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`; see
+        `MeasureSettings`.
 
     Raises:
         UsageError: a setting or the problem is not usable.
@@ -188,7 +190,9 @@ def failed(
     warnings: tuple[str, ...] = (),
     timings: Mapping[str, float] | None = None,
 ) -> Diagnosis:
-    """A diagnosis that says why there is none; an unexpected exception becomes an internal error with a request to report it."""
+    """A diagnosis that says why there is none; an unexpected exception becomes an internal error with a request to
+    report it.
+    """
     from samdiag import __version__
 
     if isinstance(error, SamdiagError):

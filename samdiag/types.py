@@ -58,7 +58,8 @@ class Problem:
             no sampling error; None means "a sample of something much larger".
         loss_lower_bound: a value that the loss can never go below (0 for cross-entropy and squared errors); None: found
             from the loss's own graph where that is certain, else unknown.
-        batch_size_is_training: True when `batches` are cut as in training, so that their size says the training batch size.
+        batch_size_is_training: True when `batches` are cut as in training, so that their size says the training batch
+            size.
     """
 
     model: nn.Module
@@ -76,7 +77,8 @@ class Estimate:
 
     Attributes:
         value: the number; None where it could not be measured.
-        error: numerical error bound (the residual of an eigenpair, the bracket of a root); 0 where only rounding remains.
+        error: numerical error bound (the residual of an eigenpair, the bracket of a root); 0 where only rounding
+            remains.
         sampling_error: standard error from the data behind it; None where it cannot be estimated (a single batch).
         converged: whether the requested tolerance was reached.
     """
@@ -125,7 +127,9 @@ class Direction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfCheck:
-    """Whether the Hessian products can be believed: symmetry, repeatability, agreement with float64 central differences."""
+    """Whether the Hessian products can be believed: symmetry, repeatability, agreement with float64 central
+    differences.
+    """
 
     passed: bool
     symmetry_error: float
@@ -181,10 +185,14 @@ class Measurements:
     update_ratio: Estimate  # ‖g+ + wd·x‖/‖g + wd·x‖: what a hallucinated minimizer makes vanish
     perturbation_norm: float  # ‖e(x)‖
     directional_curvature: Estimate  # uᵀHu
-    quadratic_error: float | None  # ‖g+ − g − He‖/‖He‖: how far the second-order picture is from what happens at radius rho
+    quadratic_error: (
+        float | None
+    )  # ‖g+ − g − He‖/‖He‖: how far the second-order picture is from what happens at radius rho
     lookahead_loss: float | None  # loss after two SAM steps of size lr/(1+gamma); None without lr or gradient
     lookahead_loss_sgd: float | None  # the same with plain gradient steps
-    lookahead_cosine: float | None  # cosine of the gradients before and after the first SAM step; −1 on a period-2 bounce
+    lookahead_cosine: (
+        float | None
+    )  # cosine of the gradients before and after the first SAM step; −1 on a period-2 bounce
     ridge_distance: Estimate
     ridge_searched: float  # no ridge nearer than this along the ascent direction
     # curvature

@@ -27,7 +27,8 @@ def silence(situation: Situation, reason: str) -> Advice:
 def free(situation: Situation) -> Advice:
     """The largest batch whose noise keeps half of SGD's escape rate, or why there is none.
 
-    The noise that counts is that of the batch behind the *ascent* gradient: with micro-batched SAM the micro-batch may shrink instead.
+    The noise that counts is that of the batch behind the *ascent* gradient: with micro-batched SAM the micro-batch may
+    shrink instead.
 
     Source: theory D2.
     """
@@ -55,13 +56,14 @@ def free(situation: Situation) -> Advice:
     if limit < MIN_BATCH:
         return silence(
             situation,
-            f"only batches of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} that are prescribed",
+            f"only batches of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} "
+            "that are prescribed",
         )
     return Advice(
         current=m.batch_size,
         recommended=float(math.floor(limit)),
         interval=(1.0, limit),
         binding="saddle trap",
-        reason=f"batches of at most {limit:.0f} samples (the ascent batch counts) keep half of SGD's escape rate at the present rho",
+        reason=f"batches of at most {limit:.0f} samples (the ascent batch counts) keep half of SGD's escape rate",
         source=SOURCE,
     )

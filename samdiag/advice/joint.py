@@ -1,4 +1,6 @@
-"""rho, gamma and B together: keep rho if a batch size makes it safe, else shrink it; then momentum; then the escape time."""
+"""rho, gamma and B together: keep rho if a batch size makes it safe, else shrink it; then momentum; then the escape
+time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ UNDECIDED = "the measurement decides nothing here; see the finding"
 
 
 def prescribe(m: Measurements, findings: tuple[Finding, ...]) -> Prescription:
-    """The prescription for the verdict, i.e. the first of `findings`; always complete, with a reason where it is silent.
+    """The prescription for the verdict, i.e. the first of `findings`; always complete, with a reason where it is
+    silent.
 
     Source: theory D5, D6.
     """

@@ -64,7 +64,8 @@ class Situation:
 
     @property
     def ridge_rho(self) -> float | None:
-        """0.9 s* as a bound on rho; for variants that do not normalise, rho scales with |e|. None when no ridge was found.
+        """0.9 s* as a bound on rho; for variants that do not normalise, rho scales with |e|. None when no ridge was
+        found.
 
         Source: theory D1.
         """

@@ -20,7 +20,7 @@ LOOK = "How hard to look"
 OUT = "Report and gate"
 
 
-def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:  # noqa: A002 - typer's own word
+def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:
     """An option with its SAMDIAG_* twin."""
     long = next(n for n in names if n.startswith("--")).lstrip("-").replace("-", "_").upper()
     return typer.Option(*names, help=help, rich_help_panel=panel, envvar=f"SAMDIAG_{long}", **more)
@@ -73,7 +73,7 @@ def inspect(
     cross_check: Annotated[
         bool, _flag("--cross-check", help="Ask PyHessian for a second opinion.", panel=LOOK)
     ] = False,
-    format: Annotated[str, _flag("--format", help="text or json.", panel=OUT)] = "text",  # noqa: A002
+    format: Annotated[str, _flag("--format", help="text or json.", panel=OUT)] = "text",
     output: Annotated[
         Path | None, _flag("--output", help="Write the report here instead of stdout.", panel=OUT)
     ] = None,
@@ -91,7 +91,8 @@ def inspect(
 ) -> None:
     """Diagnose checkpoints: verdict, evidence with error bars, and what to change.
 
-    Exit code 0: inspected, nothing in --fail-on; 1: a finding in --fail-on; 2: usage; 3: something could not be decided; 130: interrupted.
+    Exit code 0: inspected, nothing in --fail-on; 1: a finding in --fail-on; 2: usage; 3: something could not be
+    decided; 130: interrupted.
     """
     overrides: dict[str, Any] = {
         "problem": problem,
@@ -142,7 +143,7 @@ def inspect_paths(
     *,
     overrides: dict[str, Any],
     config: str | None = None,
-    format: str = "text",  # noqa: A002
+    format: str = "text",
     output: Path | None = None,
     explain: bool = False,
     quiet: int = 0,
@@ -189,7 +190,7 @@ class _Run:
         paths: list[str],
         overrides: dict[str, Any],
         config: str | None,
-        format: str,  # noqa: A002
+        format: str,
         output: Path | None,
         quiet: int,
         cross_check: bool,
@@ -245,7 +246,9 @@ class _Run:
                 say(f"  {line}")
 
     def _exit_code(self) -> int:
-        """The gate that applies: --fail-on, or what the project file says; each checkpoint is held to its own settings' gate."""
+        """The gate that applies: --fail-on, or what the project file says; each checkpoint is held to its own
+        settings' gate.
+        """
         from samdiag.gates import exit_code, parse_fail_on
 
         codes = []

@@ -10,22 +10,23 @@ def spectrum_bounds(
 ) -> tuple[float, float]:
     """Numbers below and above the whole spectrum, each with the given probability, from one Lanczos run.
 
-    The k-th Lanczos polynomial has ‖p_k(A) v₀‖ = 1, so |p_k(lambda)| ≤ 1/|γ| for every eigenvalue lambda whose eigenvector has the
-    component γ in the start vector. For a uniformly random start P[|γ| < delta] ≤ delta·√(2d/π), so with delta = (1 − probability)·√(π/2d)
-    an extremal eigenvalue lies where |p_k| ≤ 1/delta. Outside the Ritz values |p_k| grows monotonically: bisection finds the place.
+    The k-th Lanczos polynomial has ‖p_k(A) v₀‖ = 1, so |p_k(lambda)| ≤ 1/|γ| for every eigenvalue lambda whose
+    eigenvector has the component γ in the start vector. For a uniformly random start P[|γ| < delta] ≤ delta·√(2d/π),
+    so with delta = (1 − probability)·√(π/2d) an extremal eigenvalue lies where |p_k| ≤ 1/delta. Outside the Ritz
+    values |p_k| grows monotonically: bisection finds the place.
 
     A Ritz value bounds lambda_min from above only; this is what bounds it from below.
 
     Args:
         alpha: [k] diagonal of the Lanczos matrix.
-        beta: [k] off-diagonal; beta[k−1] is the norm of the last residual. A zero marks an invariant subspace: only the part before
-            it counts, and its Ritz values are then exact.
+        beta: [k] off-diagonal; beta[k−1] is the norm of the last residual. A zero marks an invariant subspace: only
+            the part before it counts, and its Ritz values are then exact.
         dim: dimension of the operator.
         low, high: smallest and largest Ritz value.
         probability: e.g. 0.99.
 
-    Source: van Dorsselaer, Hochstenbach & van der Vorst, Computing probabilistic bounds for extreme eigenvalues of symmetric matrices
-    with the Lanczos method, SIAM J. Matrix Anal. Appl. 22 (2000), Lanczos polynomials.
+    Source: van Dorsselaer, Hochstenbach & van der Vorst, Computing probabilistic bounds for extreme eigenvalues of
+    symmetric matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22 (2000), Lanczos polynomials.
     """
     if any(b == 0 for b in beta):
         return low, high

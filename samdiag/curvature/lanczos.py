@@ -23,7 +23,9 @@ Decided = Callable[["RitzEnds"], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RitzEnds:
-    """Ritz values at both ends with their residual bounds; ascending at the bottom, descending at the top (host floats)."""
+    """Ritz values at both ends with their residual bounds; ascending at the bottom, descending at the top (host
+    floats).
+    """
 
     bottom: list[float]
     bottom_residuals: list[float]
@@ -75,9 +77,9 @@ def extremal_eigenpairs(
 ) -> KrylovSpectrum:
     """The `num_eigenvalues` largest and smallest eigenpairs of a symmetric operator on R^dim.
 
-    Each end is judged by its own residual relative to its own value: the first eigenvalue of either end to `tol`, those behind it
-    to OTHERS_TOLERANCE; a value below 1e-6 of the spectral radius is held to that instead of to itself. Dimensions up to
-    DENSE_LIMIT are solved completely.
+    Each end is judged by its own residual relative to its own value: the first eigenvalue of either end to `tol`,
+    those behind it to OTHERS_TOLERANCE; a value below 1e-6 of the spectral radius is held to that instead of to
+    itself. Dimensions up to DENSE_LIMIT are solved completely.
 
     Args:
         matvec: [dim] → [dim], symmetric.
@@ -88,7 +90,8 @@ def extremal_eigenpairs(
         decided: stop as soon as this says that every decision that hangs on the spectrum is certain.
         progress: called with (products so far, worst relative residual).
 
-    Source: Golub & Van Loan, Matrix Computations, ch. 10; stopping rule per end: the bottom lies next to the bulk at zero, the top alone.
+    Source: Golub & Van Loan, Matrix Computations, ch. 10; stopping rule per end: the bottom lies next to the bulk at
+    zero, the top alone.
     """
     if dim <= DENSE_LIMIT:
         return _solve_dense(matvec, dim, num_eigenvalues, device=device, dtype=dtype, progress=progress)

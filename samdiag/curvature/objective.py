@@ -1,4 +1,4 @@
-"""The loss on a fixed set of batches as a function of one flat parameter vector: values, gradients, Hessian products."""
+"""The loss on fixed batches as a function of one flat parameter vector: values, gradients, Hessian products."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class _Batch:
 class Objective:
     """Mean loss over all samples of `batches`, each batch weighted by its sample count.
 
-    Use as a context: inside, the model is borrowed and `flat` is its parameter vector; afterwards it is back exactly as it was.
+    Use as a context: inside, the model is borrowed and `flat` is its parameter vector; afterwards it is back exactly
+    as it was.
 
     Attributes:
         flat: [num_params] the current point; change it with `move_to` only.
@@ -117,7 +118,9 @@ class Objective:
         return total / self.num_samples
 
     def gradient(self, each: Callable[[int, float, Tensor], None] | None = None) -> tuple[float, Tensor]:
-        """Mean loss and its gradient [num_params] in float64; `each(count, loss, gradient of the batch)` sees every batch."""
+        """Mean loss and its gradient [num_params] in float64; `each(count, loss, gradient of the batch)` sees every
+        batch.
+        """
         total, gradient = 0.0, torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
         for batch, (value, own) in self._over_batches(self._batch_gradient):
             total += batch.count * value
@@ -128,7 +131,7 @@ class Objective:
         return total / self.num_samples, gradient / self.num_samples
 
     def product(self, vector: Tensor, each: PerBatch | None = None) -> Tensor:
-        """Hessian times `vector` [num_params] at the current point; graphs are kept while they fit the memory budget."""
+        """Hessian times `vector` [num_params] at the current point; graphs are kept while they fit in memory."""
         self._keep_graphs()
         vector = vector.to(self.dtype)
         result = torch.zeros_like(self.flat)
@@ -205,7 +208,7 @@ class Objective:
     # ---------------------------------------------------------------- memory
 
     def _keep_graphs(self) -> None:
-        """Builds the gradient graph of as many batches as fit the budget; the others are recomputed at every product."""
+        """Builds the gradient graph of as many batches as fit the budget; the rest is recomputed every time."""
         if any(b.graph is not None for b in self._batches) or self._graph_memory == 0:
             return
         budget = self._graph_memory if self._graph_memory is not None else default_graph_memory(self.device)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[list[nn.Parameter], Tensor]]:
     """Yields the trainable parameters and the one flat vector that they are views of while the context lasts.
 
-    The model's own storages are never written: parameters and buffers are pointed at copies and pointed back in the end, so every
-    bit returns, whatever happened in between. The model is in eval mode inside, without `.grad`.
+    The model's own storages are never written: parameters and buffers are pointed at copies and pointed back in the
+    end, so every bit returns, whatever happened in between. The model is in eval mode inside, without `.grad`.
 
     Args:
         model: the network.
@@ -96,8 +96,8 @@ def seed_everything(seed: int) -> None:
 def double_backward_kernels(model: nn.Module) -> Iterator[None]:
     """Backends that have a second derivative: the math kernel of attention, and plain loops for LSTM/GRU.
 
-    Fused attention has no double backward, also on CPU; mkldnn's and cuDNN's recurrent kernels have none either. The switches are
-    thrown for recurrent models only, since they slow convolutions down.
+    Fused attention has no double backward, also on CPU; mkldnn's and cuDNN's recurrent kernels have none either. The
+    switches are thrown for recurrent models only, since they slow convolutions down.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -1,4 +1,6 @@
-"""Whether Hessian products can be believed: symmetry, repeatability, float64 central differences, suspicious graph nodes."""
+"""Whether Hessian products can be believed: symmetry, repeatability, float64 central differences, suspicious graph
+nodes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SUSPICIOUS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """Relative errors of the products, and the rounding error of the gradient in its own unit (None: float64 would not run)."""
+    """Relative errors of the products, and the rounding error of the gradient in its own unit (None: float64 would not
+    run).
+    """
 
     passed: bool
     symmetry_error: float
@@ -46,7 +50,8 @@ def check_products(
     dtype: torch.dtype,
     count: Callable[[Any], int] = count_samples,
 ) -> CheckResult:
-    """Checks products on at most CHECK_SAMPLES samples of `batch` at the model's present point; the model is given back exactly.
+    """Checks products on at most CHECK_SAMPLES samples of `batch` at the model's present point; the model is given
+    back exactly.
 
     Source: numerics, self-check; Pearlmutter products against central differences of the float64 gradient.
     """
@@ -133,7 +138,9 @@ def _central_difference_error(
 
 
 def suspicious_node(objective: Objective, batch: Any) -> str | None:
-    """What is wrong with the first graph node that is known to make second derivatives silently wrong; None when there is none."""
+    """What is wrong with the first graph node that is known to make second derivatives silently wrong; None when there
+    is none.
+    """
     with torch.enable_grad():
         value = objective.loss_function(objective.model, batch)
         grads = torch.autograd.grad(value, objective.parameters, create_graph=True, allow_unused=True)

@@ -64,8 +64,8 @@ def usam(x: Tensor, g: Tensor, rho: float) -> Ascent:
 def asam(x: Tensor, g: Tensor, rho: float) -> Ascent:
     """e = rho·w²g/| |w| g |, the `adaptive=True` of the davda54 implementation: all parameters, no eta_a.
 
-    With T = diag|w|, p = Tg, p̂ = p/|p|, P = I − p̂p̂ᵀ, s = sign(w): J = H+[I + rho(diag(s∘p̂) + (1/|p|) T P (diag(s∘g) + T H))]. Freezing T
-    would cost 3 to 24 %.
+    With T = diag|w|, p = Tg, p̂ = p/|p|, P = I − p̂p̂ᵀ, s = sign(w): J = H+[I + rho(diag(s∘p̂) + (1/|p|) T P
+    (diag(s∘g) + T H))]. Freezing T would cost 3 to 24 %.
 
     Source: Kwon et al., ASAM, eq. 8; theory, notation and B2.
     """

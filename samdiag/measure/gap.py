@@ -75,7 +75,8 @@ def measure_gap(
 ) -> Gap:
     """Both gradients with their errors, from four passes over the batches; the objective is left at `x`.
 
-    The standard errors treat the displacement e(x) as given (its own sampling error is of second order in the ratio |g_b|/|g|).
+    The standard errors treat the displacement e(x) as given (its own sampling error is of second order in the ratio
+    |g_b|/|g|).
 
     Source: theory B1, F1; standard errors by the delta method on per-batch projections.
     """

@@ -1,4 +1,4 @@
-"""Where the next two steps lead: the difference between a point that descends and one that only jumps back and forth."""
+"""Where the next two steps lead: what tells a point that descends from one that only jumps back and forth."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def look_ahead(
 ) -> Lookahead:
     """Two steps of size lr/(1+gamma) with SAM and with plain gradients; the objective is left at `x`.
 
-    lr/(1+gamma) is the step whose period-2 cycles are those of heavy ball with lr (A9). `shrink` scales the displacement to what
-    mini-batch SAM's is on average: rho_eff|g|/rho.
+    lr/(1+gamma) is the step whose period-2 cycles are those of heavy ball with lr (A9). `shrink` scales the
+    displacement to what mini-batch SAM's is on average: rho_eff|g|/rho.
 
     Source: theory A9 and the grading of captured points by what they still gain.
     """

@@ -145,7 +145,8 @@ def _notes(ready: Opened, spectrum: Spectrum) -> tuple[str, ...]:
     notes = list(ready.notes)
     if ready.objective.split:
         notes.append(
-            f"memory ran out: batches were halved {ready.objective.split} time(s); right when the loss is a mean over samples"
+            f"memory ran out: batches were halved {ready.objective.split} time(s); right when the loss is a "
+            "mean over samples"
         )
     if spectrum.stopped_early:
         notes.append("the spectrum was stopped early: every threshold that decides lies outside its error bars")
@@ -155,8 +156,8 @@ def _notes(ready: Opened, spectrum: Spectrum) -> tuple[str, ...]:
 def _gradient_scale(gap: Gap, ready: Opened, settings: MeasureSettings) -> float | None:
     """What divides rho on average: √(|g|² + tr C/m), in the variant's metric; None for USAM, where nothing does.
 
-    |g|² is corrected for the sampling noise in it when the analysed samples are not the whole training set, and the noise of a batch drawn
-    without replacement carries the finite-population factor.
+    |g|² is corrected for the sampling noise in it when the analysed samples are not the whole training set, and the
+    noise of a batch drawn without replacement carries the finite-population factor.
 
     Source: theory A, head; C5.
     """
@@ -222,7 +223,9 @@ def _directions(
 
 
 def _with_rounding(norm: Estimate, check: CheckResult, spectrum: Spectrum, x: Tensor, objective: Objective) -> Estimate:
-    """|g| with its rounding error: measured against float64 where that ran, else eps·|lambda|_max·|x| (backward error)."""
+    """|g| with its rounding error: measured against float64 where that ran, else eps·|lambda|_max·|x| (backward
+    error).
+    """
     eps = torch.finfo(objective.dtype).eps
     largest = max(abs(spectrum.top[0].value or 0.0), abs(spectrum.bottom[0].value or 0.0))
     backward = eps * largest * float(torch.linalg.vector_norm(x))

@@ -20,10 +20,19 @@ from samdiag.measure.settings import MeasureSettings
 from samdiag.types import Problem
 
 # last nodes of losses that cannot go below 0, whatever the model does
-NONNEGATIVE_LOSSES = frozenset({
-    "NllLossBackward0", "NllLoss2DBackward0", "MseLossBackward0", "BinaryCrossEntropyBackward0", "SmoothL1LossBackward0",
-    "HuberLossBackward0", "L1LossBackward0",
-})  # fmt: skip
+NONNEGATIVE_LOSSES = frozenset(
+    {
+        "MseLossBackward0",
+        "BinaryCrossEntropyBackward0",
+        "BinaryCrossEntropyWithLogitsBackward0",
+        "SmoothL1LossBackward0",
+        "HuberLossBackward0",
+        "L1LossBackward0",
+    }
+)
+NEGATIVE_LOG_LIKELIHOODS = frozenset(
+    {"NllLossBackward0", "NllLoss2DBackward0"}
+)  # of probabilities: after a log-softmax
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +157,9 @@ def _check_parameters(problem: Problem) -> None:
 def _materialise(
     problem: Problem, settings: MeasureSettings, device: torch.device, dtype: torch.dtype
 ) -> list[tuple[Any, int]]:
-    """Whole batches until `samples` are reached, copied; the first is asked for twice to see that the loader repeats itself."""
+    """Whole batches until `samples` are reached, copied; the first is asked for twice to see that the loader repeats
+    itself.
+    """
     with user_code("the data"):
         seed_everything(settings.seed)
         batches: list[tuple[Any, int]] = []
@@ -175,13 +186,16 @@ def _materialise(
     if not same(batches[0][0], move(again[0], device, dtype)):
         raise CannotDecide(
             "the data loader is not deterministic: its first batch differs between two passes under the same seed",
-            "make the loader repeatable (no time- or counter-based randomness), or materialise it: batches=list(loader)",
+            "make the loader repeatable (no time- or counter-based randomness), or materialise it: "
+            "batches=list(loader)",
         )
     return batches
 
 
 def _check_loss(objective: Objective) -> float | None:
-    """Evaluates loss and gradient twice: finite and equal, or the reason; returns the loss's lower bound where it is certain."""
+    """Evaluates loss and gradient twice: finite and equal, or the reason; returns the loss's lower bound where it is
+    certain.
+    """
     first, g1 = objective.gradient()
     if not math.isfinite(first):
         raise CannotDecide(f"the loss is {first} at this checkpoint", "take an earlier checkpoint, or check the data")
@@ -196,19 +210,25 @@ def _check_loss(objective: Objective) -> float | None:
             f"the loss is not deterministic: two evaluations on the same batches gave {first:.9g} and {second:.9g}",
             "remove the randomness from the loss (dropout is already off), or seed it inside the function",
         )
-    return 0.0 if _last_node(objective) in NONNEGATIVE_LOSSES else None
+    return _lower_bound(objective)
 
 
-def _last_node(objective: Objective) -> str:
+def _lower_bound(objective: Objective) -> float | None:
+    """0 where the loss's last graph node is a loss that cannot be negative; None where that is not certain."""
     with torch.enable_grad():
-        value = objective.loss_function(objective.model, objective.batches[0])
-    return type(value.grad_fn).__name__
+        node = objective.loss_function(objective.model, objective.batches[0]).grad_fn
+    name = type(node).__name__
+    if name in NEGATIVE_LOG_LIKELIHOODS:
+        return 0.0 if type(node.next_functions[0][0]).__name__ == "LogSoftmaxBackward0" else None
+    return 0.0 if name in NONNEGATIVE_LOSSES else None
 
 
 def _training_batch(
     problem: Problem, settings: MeasureSettings, counts: list[int], population: int | None
 ) -> int | None:
-    """The training batch size: as said; else that of the problem's own batches; None (full batch) where there is only one."""
+    """The training batch size: as said; else that of the problem's own batches; None (full batch) where there is only
+    one.
+    """
     said = settings.batch_size
     if said is None:
         said = max(counts) if problem.batch_size_is_training and len(counts) > 1 else None

@@ -40,8 +40,8 @@ class Ridge:
 def measure_ridge(objective: Objective, x: Tensor, displacement: Tensor) -> Ridge:
     """s* = min{s > 0 : d·∇f(x + s d) ≤ 0} along the unit ascent direction d, in parameter units; about 20 gradients.
 
-    |e| < s* certifies that x is not hallucinated. The search goes to 4|e| on a fixed grid and then bisects, so two crossings within
-    one cell would be missed. The objective is left at `x`.
+    |e| < s* certifies that x is not hallucinated. The search goes to 4|e| on a fixed grid and then bisects, so two
+    crossings within one cell would be missed. The objective is left at `x`.
 
     Source: theory B5.
     """

@@ -20,7 +20,9 @@ TRACE_PROBES = 30  # Hutchinson probes on our side, with their standard error
 
 
 class _LossModel(nn.Module):
-    """A module whose output is the loss of batch number `index[0]`: PyHessian wants model(inputs) and criterion(outputs, targets)."""
+    """A module whose output is the loss of batch number `index[0]`: PyHessian wants model(inputs) and
+    criterion(outputs, targets).
+    """
 
     def __init__(self, parameters: list[nn.Parameter], loss: Callable[[int], Tensor]) -> None:
         super().__init__()
@@ -34,9 +36,10 @@ class _LossModel(nn.Module):
 def ask_pyhessian(objective: Objective, lambda_max: Estimate, lambda_min: Estimate, seed: int) -> SecondOpinion:
     """PyHessian's power iteration and Hutchinson trace on the objective's batches, compared with samdiag's numbers.
 
-    Worked around: it leaves `.grad` with a graph behind (cleared), switches the model to eval (already so, and restored by the caller),
-    assumes CUDA (told otherwise), draws float32 vectors (the default dtype is set for the call), crashes on parameters that the loss does not
-    use (left out), and stops its trace at the first probe when that is negative (asked again with a tolerance it cannot meet).
+    Worked around: it leaves `.grad` with a graph behind (cleared), switches the model to eval (already so, and
+    restored by the caller), assumes CUDA (told otherwise), draws float32 vectors (the default dtype is set for the
+    call), crashes on parameters that the loss does not use (left out), and stops its trace at the first probe when
+    that is negative (asked again with a tolerance it cannot meet).
 
     Power iteration finds the eigenvalue of largest *modulus*, so it is compared with whichever end that is.
     """
@@ -119,7 +122,8 @@ def _compare(
         trace_samdiag=trace,
         trace_agrees=trace_agrees,
         message=(
-            f"PyHessian {'agrees' if agrees and trace_agrees else 'DISAGREES'}: power iteration {largest:.6g} against {which} "
+            f"PyHessian {'agrees' if agrees and trace_agrees else 'DISAGREES'}: power iteration {largest:.6g} "
+            f"against {which} "
             f"{value:.6g}; trace {their_mean:.4g} ± {their_error:.2g} against {trace:.4g} ± {trace_error:.2g}"
         ),
         seconds=seconds,

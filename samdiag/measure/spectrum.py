@@ -59,8 +59,9 @@ def measure_spectrum(
 ) -> Spectrum:
     """The top and bottom eigenpairs at the objective's present point.
 
-    One Lanczos run, then one product per reported pair for the true residual ‖Hq − theta q‖ (the run's own estimate is a by-product of
-    the recurrence), which also gives qᵀH_b q per batch and so the sampling error. A complete spectrum reports every negative eigenvalue.
+    One Lanczos run, then one product per reported pair for the true residual ‖Hq − theta q‖ (the run's own estimate is
+    a by-product of the recurrence), which also gives qᵀH_b q per batch and so the sampling error. A complete spectrum
+    reports every negative eigenvalue.
     """
     krylov = extremal_eigenpairs(
         objective.product,
@@ -143,8 +144,8 @@ def _with_all_negatives(
 def decision_is_certain(radius: float, lr: float | None, momentum: float) -> Decided:
     """A stopping rule: every threshold that a verdict compares with lies outside the Ritz intervals.
 
-    The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max; each value must also be known to
-    EARLY_RELATIVE, or IRRELEVANT_RELATIVE for a lambda_min so small that no saddle verdict can depend on it.
+    The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max; each value must also be known
+    to EARLY_RELATIVE, or IRRELEVANT_RELATIVE for a lambda_min so small that no saddle verdict can depend on it.
     """
 
     def certain(ends: RitzEnds) -> bool:

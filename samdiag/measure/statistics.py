@@ -24,7 +24,8 @@ class BatchValues:
     def per_sample_variance(self) -> float | None:
         """Σ n_b (v_b − v̄)²/(K − 1), unbiased for the per-sample variance; None for a single batch.
 
-        Source: E Σ n_b (v_b − v̄)² = (K − 1) C for batch means of n_b samples; for equal sizes it is B·mean(…)·K/(K−1), theory C5.
+        Source: E Σ n_b (v_b − v̄)² = (K − 1) C for batch means of n_b samples; for equal sizes it is
+            B·mean(…)·K/(K−1), theory C5.
         """
         if len(self.values) < 2:
             return None
@@ -33,7 +34,9 @@ class BatchValues:
         return total / (len(self.values) - 1)
 
     def standard_error(self, population: int | None) -> float | None:
-        """Standard error of the weighted mean, with the finite-population correction; None for one batch of a larger set."""
+        """Standard error of the weighted mean, with the finite-population correction; None for one batch of a larger
+        set.
+        """
         num_samples = sum(self.counts)
         if population is not None and num_samples >= population:
             return 0.0

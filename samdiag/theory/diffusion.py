@@ -1,4 +1,6 @@
-"""Noise along one direction: exact variance, what the batch does to it, and the number of steps until a saddle is left."""
+"""Noise along one direction: exact variance, what the batch does to it, and the number of steps until a saddle is
+left.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,14 @@ import math
 
 
 def step_noise(noise: float, batch_size: float, radius: float, lam: float, *, same_batch: bool = True) -> float:
-    """Per-step gradient-noise variance c' along q: (qᵀCq/B)(1 + rho_eff·lam)² with one batch for both gradients, the practice.
+    """Per-step gradient-noise variance c' along q: (qᵀCq/B)(1 + rho_eff·lam)² with one batch for both gradients, the
+    practice.
 
-    With `same_batch` False (ascent on the full gradient) it is qᵀCq/B. The papers' C = [H]⁺ is off by a factor of 2 to 300 on small
-    networks, so qᵀCq is always measured.
+    With `same_batch` False (ascent on the full gradient) it is qᵀCq/B. The papers' C = [H]⁺ is off by a factor of 2 to
+    300 on small networks, so qᵀCq is always measured.
 
-    Source: theory C1; KIM Thm 2 as quoted uses the surrogate's drift lam(1 + rho·lam)² and would never capture a saddle.
+    Source: theory C1; KIM Thm 2 as quoted uses the surrogate's drift lam(1 + rho·lam)² and would never capture a
+    saddle.
     """
     if math.isinf(radius):
         return math.inf
@@ -63,7 +67,8 @@ def escape_steps(
     momentum: float,
     max_steps: int = 100_000,
 ) -> int | None:
-    """First N with x_0²·growth² + V_N ≥ exit_distance², or None when that takes more than `max_steps` (or never happens).
+    """First N with x_0²·growth² + V_N ≥ exit_distance², or None when that takes more than `max_steps` (or never
+    happens).
 
     Args:
         offset: |x_0|, distance from the saddle along q now, in parameter units.

@@ -17,8 +17,8 @@ def stability_edge(momentum: float, *, nesterov: bool = False) -> float:
 def is_stable(mu: complex, lr: float | None, momentum: float) -> bool:
     """Whether the mode x ← x − eta·mu·x with heavy-ball momentum contracts; `mu` may be complex.
 
-    The roots of r² − a r + gamma with a = 1 + gamma − eta·mu lie inside the unit circle iff |a − gamma·conj(a)| < 1 − gamma²
-    (Schur–Cohn). With `lr` None the limit of small steps is taken: stable iff Re mu > 0.
+    The roots of r² − a r + gamma with a = 1 + gamma − eta·mu lie inside the unit circle iff |a − gamma·conj(a)| < 1 −
+    gamma² (Schur–Cohn). With `lr` None the limit of small steps is taken: stable iff Re mu > 0.
 
     Source: theory A1.
     """
@@ -39,10 +39,11 @@ def largest_multiplier(mu: complex, lr: float, momentum: float) -> float:
 
 
 def bounce_amplitude(lam: float, rho: float, lr: float, momentum: float) -> float:
-    """Distance c from the valley floor of the period-2 bounce of normalised SAM: c = eta·lam·rho/(2(1+gamma) − eta·lam).
+    """Distance c from the valley floor of the period-2 bounce of normalised SAM: c = eta·lam·rho/(2(1+gamma) −
+    eta·lam).
 
-    Infinite where eta·lam reaches the edge: plain gradient descent is unstable there and no finite cycle exists. With gamma > 0
-    longer and larger cycles coexist (25 times as large at gamma 0.9), so this is the smallest.
+    Infinite where eta·lam reaches the edge: plain gradient descent is unstable there and no finite cycle exists. With
+    gamma > 0 longer and larger cycles coexist (25 times as large at gamma 0.9), so this is the smallest.
 
     Source: Bartlett, Long & Bousquet (bouncing across ravines); theory A9 (simulated).
     """
@@ -69,7 +70,8 @@ def bounced_curvature(ratio: float, lr: float, momentum: float) -> float:
 def sam_edge(grad_norm: float, rho: float, lr: float, momentum: float) -> float:
     """Curvature at which normalised SAM is at its edge of stability for a given gradient norm.
 
-    lam_edge = (|g|/2rho)(√(1 + 8 rho(1+gamma)/(eta|g|)) − 1), the positive root of eta·lam(1 + rho·lam/|g|) = 2(1+gamma).
+    lam_edge = (|g|/2rho)(√(1 + 8 rho(1+gamma)/(eta|g|)) − 1), the positive root of eta·lam(1 + rho·lam/|g|) =
+    2(1+gamma).
 
     Source: Long & Bartlett (SAM and the edge of stability), eq. for gamma = 0; theory A9 with momentum.
     """

@@ -18,7 +18,8 @@ SIGNATURE_RATIO = (
 def is_attracting(eigenvalues: list[complex], zero: float, lr: float | None, momentum: float) -> tuple[bool, int]:
     """Whether x ↦ ∇f(x + e(x)) attracts, and the number of its zero modes.
 
-    Zero modes (modulus ≤ `zero`) come from the manifold of minimisers through x+; they are counted, not called unstable.
+    Zero modes (modulus ≤ `zero`) come from the manifold of minimisers through x+; they are counted, not called
+    unstable.
 
     Source: PARK Sec. 3; theory B3.
     """

@@ -27,7 +27,8 @@ def saddle_rho(
 
 
 def edge_rho(grad_scale: float | None, lam_max: float, lr: float, momentum: float) -> float:
-    """Largest rho below the edge of stability: G(2(1+gamma)/eta − lam_max)/lam_max²; 0 where the edge is passed without SAM.
+    """Largest rho below the edge of stability: G(2(1+gamma)/eta − lam_max)/lam_max²; 0 where the edge is passed
+    without SAM.
 
     Source: theory D1.
     """

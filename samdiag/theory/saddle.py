@@ -11,8 +11,8 @@ from samdiag.theory.edge import stability_edge
 def effective_radius(rho: float, grad_norm: float, noise_trace: float = 0.0, ascent_batch: float = math.inf) -> float:
     """rho_eff of normalised SAM: rho/√(|g|² + tr C/m); infinite at an exact critical point without noise.
 
-    m = `ascent_batch`, the samples behind the ascent gradient (infinite: full batch). The square root stands for the mean over
-    batches of (1 − (u·q)²)/|g_b|, which needs about three effective noise dimensions.
+    m = `ascent_batch`, the samples behind the ascent gradient (infinite: full batch). The square root stands for the
+    mean over batches of (1 − (u·q)²)/|g_b|, which needs about three effective noise dimensions.
 
     Source: theory A, head (D; checked). USAM's effective radius is rho itself.
     """
@@ -33,8 +33,9 @@ def shifted_eigenvalue(lam: float, radius: float, weight_decay: float = 0.0) -> 
 def usam_window(eigenvalues: Iterable[float], lr: float, momentum: float) -> tuple[float, float]:
     """Open interval of rho in which USAM is captured by a saddle with these eigenvalues (empty when low ≥ high).
 
-    low = max over negative lam of 1/|lam|: the negative eigenvalue of *smallest* magnitude binds. KIM Thm 1 states the interval with
-    lambda_1 alone, which is wrong on 99 % of random saddles of index ≥ 2. high = min over lam of (2(1+gamma)/eta − lam)/lam².
+    low = max over negative lam of 1/|lam|: the negative eigenvalue of *smallest* magnitude binds. KIM Thm 1 states the
+    interval with lambda_1 alone, which is wrong on 99 % of random saddles of index ≥ 2. high = min over lam of
+    (2(1+gamma)/eta − lam)/lam².
 
     Source: KIM Thm 1, corrected; theory A2.
     """
@@ -45,7 +46,8 @@ def usam_window(eigenvalues: Iterable[float], lr: float, momentum: float) -> tup
 
 
 def capture_radius(lam: float, weight_decay: float = 0.0) -> float:
-    """rho_eff above which the direction of curvature lam < 0 is captured: (1 − wd/|lam|)/|lam|, 0 if weight decay alone does it.
+    """rho_eff above which the direction of curvature lam < 0 is captured: (1 − wd/|lam|)/|lam|, 0 if weight decay
+    alone does it.
 
     Source: theory A2.
     """
@@ -85,8 +87,8 @@ def escape_factor(lam: float, lr: float, momentum: float) -> float:
 def critical_batch_size(noise_trace: float, rho: float, lam: float, grad_norm: float) -> float:
     """B_crit = tr C/((rho|lam|)² − |g|²): above it normalised SAM is captured along lam, below it the noise frees it.
 
-    Infinite when |g| ≥ rho|lam|: then it is free at every batch size. This, not the 1/B prefactor of the diffusion term, is how small
-    batches rescue SAM.
+    Infinite when |g| ≥ rho|lam|: then it is free at every batch size. This, not the 1/B prefactor of the diffusion
+    term, is how small batches rescue SAM.
 
     Source: theory A7 (checked).
     """

@@ -1,4 +1,4 @@
-"""One file per verdict: `judge(Measurements) → Finding | None`. All that several of them look at is read in `reading`."""
+"""One file per verdict: `judge(Measurements) → Finding | None`; what several of them look at is in `reading`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from samdiag.types import VERDICTS_BY_HARM, Finding, Measurements
 
 
 def judge_all(measurements: Measurements) -> tuple[Finding, ...]:
-    """Every finding that holds, in the order of harm; the first one is the verdict. Never empty: `undecided` fills the gap.
+    """Every finding that holds, in the order of harm; the first one is the verdict. Never empty: `undecided` fills the
+    gap.
 
     Source: theory F.
     """

@@ -11,7 +11,8 @@ from samdiag.verdicts.reading import is_critical, is_hallucination_candidate
 def is_bouncing(m: Measurements) -> bool:
     """Whether |g+| > 2|g|, f(x+) > f(x), and the next step flips the gradient.
 
-    The first two hold near every minimum that is closer than rho; the flip is what tells a bounce from a descent, and needs lr.
+    The first two hold near every minimum that is closer than rho; the flip is what tells a bounce from a descent, and
+    needs lr.
     """
     return (
         m.variant != "usam"
@@ -47,7 +48,8 @@ def judge(m: Measurements) -> Finding | None:
             "lambda_max": m.lambda_max.value,
         },
         message=(
-            f"SAM jumps across a ravine of curvature {lam:.3g}: the shifted gradient is {m.gradient_ratio.value:.3g} times the gradient and the "
+            f"SAM jumps across a ravine of curvature {lam:.3g}: the shifted gradient is "
+            f"{m.gradient_ratio.value:.3g} times the gradient and the "
             "next step lands on the other wall. Further steps at this lr and rho do not come closer."
         ),
         source="Bartlett, Long & Bousquet (bouncing across ravines); Long & Bartlett (edge of stability); theory A9",

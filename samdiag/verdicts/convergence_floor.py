@@ -52,16 +52,21 @@ def judge(m: Measurements) -> Finding | None:
             "loss": m.loss.value,
         },
         message=(
-            f"|g| = {m.grad_norm.value:.3g} is below lambda_max·rho = {floor:.3g}, where SAM with constant rho is not guaranteed to go on, and it "
-            "does not: plain gradient steps lower the loss, SAM's do not. More steps at this rho do not help; rho must decay."
+            f"|g| = {m.grad_norm.value:.3g} is below lambda_max·rho = {floor:.3g}, where SAM with constant rho "
+            "is not guaranteed to go on, and it "
+            "does not: plain gradient steps lower the loss, SAM's do not. More steps at this rho do not help; "
+            "rho must decay."
         ),
         source="SI (arXiv 2306.09850), convergence with constant rho; theory D",
     )
 
 
 def _only_sam_is_stuck(m: Measurements) -> bool:
-    """SAM's two steps gain nothing (or nothing that counts within HORIZON) while SGD's two steps gain more than rounding."""
-    assert m.loss.value is not None and m.lookahead_loss_sgd is not None
+    """SAM's two steps gain nothing (or nothing that counts within HORIZON) while SGD's two steps gain more than
+    rounding.
+    """
+    assert m.loss.value is not None
+    assert m.lookahead_loss_sgd is not None
     gain = m.loss.value - m.lookahead_loss_sgd
     if gain <= max(m.loss_change.error, 1e-12 * abs(m.loss.value)):
         return False

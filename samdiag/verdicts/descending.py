@@ -8,7 +8,8 @@ from samdiag.verdicts.reading import is_stalled, lowers_loss, progress
 
 
 def judge(m: Measurements) -> Finding | None:
-    """`descending`: the next steps lower the loss (with lr), or the shifted gradient points uphill as the gradient does (without).
+    """`descending`: the next steps lower the loss (with lr), or the shifted gradient points uphill as the gradient
+    does (without).
 
     Source: theory F; the descent lemma, f(x − eta·g+) ≈ f − eta·g·g+.
     """

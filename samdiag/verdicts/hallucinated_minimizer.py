@@ -7,7 +7,8 @@ from samdiag.verdicts.hallucination import finding, read_hallucination
 
 
 def judge(m: Measurements) -> Finding | None:
-    """`hallucinated-minimizer`: |g+| < 0.1|g| and every eigenvalue of the SAM Jacobian outside its zero modes is stable.
+    """`hallucinated-minimizer`: |g+| < 0.1|g| and every eigenvalue of the SAM Jacobian outside its zero modes is
+    stable.
 
     Source: PARK (arXiv 2509.21818) Def. 2.1; theory B1, B3, B6.
     """
@@ -20,7 +21,9 @@ def judge(m: Measurements) -> Finding | None:
         h,
         "hallucinated-minimizer",
         Severity.ERROR,
-        f"the gradient is {m.grad_norm.value:.3g} but SAM's shifted gradient is only {m.perturbed_grad_norm.value:.3g}: SAM stands still at a "
-        f"point that is no minimum of the loss, and the SAM Jacobian attracts{modes}. Plain gradient steps would go on.",
+        f"the gradient is {m.grad_norm.value:.3g} but SAM's shifted gradient is only "
+        f"{m.perturbed_grad_norm.value:.3g}: SAM stands still at a "
+        f"point that is no minimum of the loss, and the SAM Jacobian attracts{modes}. Plain gradient steps "
+        "would go on.",
         "PARK (arXiv 2509.21818) Def. 2.1 and Sec. 3; SAM Jacobian by theory B2, B3",
     )

@@ -22,7 +22,8 @@ def judge(m: Measurements) -> Finding | None:
         h,
         "hallucinated-point",
         Severity.WARNING,
-        f"SAM's shifted gradient {m.perturbed_grad_norm.value:.3g} nearly vanishes although the gradient is {m.grad_norm.value:.3g}, but the SAM "
+        f"SAM's shifted gradient {m.perturbed_grad_norm.value:.3g} nearly vanishes although the gradient is "
+        f"{m.grad_norm.value:.3g}, but the SAM "
         f"Jacobian repels (smallest real part {real}): the run is slow here and will drift off.",
         "PARK (arXiv 2509.21818) Thm 2.2; SAM Jacobian by theory B2, B3",
     )

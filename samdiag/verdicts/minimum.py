@@ -19,8 +19,8 @@ from samdiag.verdicts.unstable import edge_position
 def judge(m: Measurements) -> Finding | None:
     """`minimum`: nothing moves, no negative direction that is worth leaving, and the step is stable.
 
-    Exact where lambda_min's interval is above 0. With an incomplete spectrum an eigenvalue at 0 is called a minimum to the resolution
-    stated; with a complete one it is `undecided`, unless the loss is at its known lower bound.
+    Exact where lambda_min's interval is above 0. With an incomplete spectrum an eigenvalue at 0 is called a minimum to
+    the resolution stated; with a complete one it is `undecided`, unless the loss is at its known lower bound.
 
     Source: second-order sufficient condition; theory A1.
     """
@@ -54,10 +54,19 @@ def judge(m: Measurements) -> Finding | None:
 
 def _message(m: Measurements, resting: bool) -> str:
     if resting:
-        return f"a minimum: |g| = {m.grad_norm.value:.2g} and every eigenvalue is positive (lambda_min = {m.lambda_min.value:.3g})."
+        return (
+            f"a minimum: |g| = {m.grad_norm.value:.2g} and every eigenvalue is positive "
+            f"(lambda_min = {m.lambda_min.value:.3g})."
+        )
     if is_small_loss(m):
         return f"the loss {m.loss.value:.2g} is at its lower bound: nothing is left to gain."
     negative = ""
     if (m.lambda_min.value or 0.0) < 0:
-        negative = f"; the negative curvature {m.lambda_min.value:.2g} that remains would not pay within {t.HORIZON} steps of SGD either"
-    return f"at rest to the resolution of the measurement: less than {100 * t.PROGRESS:.0f} % of the loss can still be gained in {t.HORIZON} steps{negative}."
+        negative = (
+            f"; the negative curvature {m.lambda_min.value:.2g} that remains would not pay within {t.HORIZON} steps "
+            "of SGD either"
+        )
+    return (
+        f"at rest to the resolution of the measurement: less than {100 * t.PROGRESS:.0f} % of the loss can still be "
+        f"gained in {t.HORIZON} steps{negative}."
+    )

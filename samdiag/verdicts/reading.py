@@ -43,8 +43,8 @@ class Capture:
         sign_uncertain: lambda_min's interval contains 0.
         captured: every negative direction is captured, or what is not seen is slower than SGD by PRACTICAL_CAPTURE.
         decided: whether `captured` could be said either way.
-        slowdown: SGD's escape rate over the best rate that can be kept (a lower bound when the spectrum is incomplete); infinite when
-            captured with a complete spectrum, None without negative directions.
+        slowdown: SGD's escape rate over the best rate that can be kept (a lower bound when the spectrum is
+            incomplete); infinite when captured with a complete spectrum, None without negative directions.
         binding: the captured direction that would be freed last, i.e. of smallest magnitude.
     """
 
@@ -62,7 +62,8 @@ def is_critical(m: Measurements) -> bool:
 
 
 def is_hallucination_candidate(m: Measurements) -> bool | None:
-    """Whether the shifted gradient vanishes although the gradient does not; None when the error bars contain the threshold.
+    """Whether the shifted gradient vanishes although the gradient does not; None when the error bars contain the
+    threshold.
 
     Source: PARK Def. 2.1; theory B6.
     """
@@ -77,8 +78,8 @@ def is_hallucination_candidate(m: Measurements) -> bool | None:
 def progress(m: Measurements) -> float | None:
     """Share of the remaining loss that SAM's present pace takes off within HORIZON steps; None when it cannot be told.
 
-    Needs lr and a known lower bound of the loss. The pace is the mean of two lookahead steps of lr/(1+gamma), scaled to momentum's
-    long-run step lr/(1−gamma).
+    Needs lr and a known lower bound of the loss. The pace is the mean of two lookahead steps of lr/(1+gamma), scaled
+    to momentum's long-run step lr/(1−gamma).
     """
     if m.lookahead_loss is None or m.loss_lower_bound is None or m.loss.value is None:
         return None
@@ -101,7 +102,9 @@ def is_small_loss(m: Measurements) -> bool:
 
 
 def is_stalled(m: Measurements) -> bool:
-    """Whether nothing moves: an exact critical point, or less than PROGRESS of the remaining loss within HORIZON steps."""
+    """Whether nothing moves: an exact critical point, or less than PROGRESS of the remaining loss within HORIZON
+    steps.
+    """
     if is_critical(m) or is_small_loss(m):
         return True
     share = progress(m)
@@ -111,9 +114,10 @@ def is_stalled(m: Measurements) -> bool:
 def leaving_is_worth_it(m: Measurements) -> bool:
     """Whether a captured direction costs anything: SAM stands still, and SGD would leave within HORIZON.
 
-    A nearly finished run is captured too (rho_eff grows as |g| falls) and goes on to lower loss in the other directions: the capture
-    test alone would be a false alarm. Graded only where the loss has a known lower bound; elsewhere captured is captured. Without lr the
-    two time scales are compared directly: loss over progress g·g+ against EXITS_NEEDED/|lambda_min|.
+    A nearly finished run is captured too (rho_eff grows as |g| falls) and goes on to lower loss in the other
+    directions: the capture test alone would be a false alarm. Graded only where the loss has a known lower bound;
+    elsewhere captured is captured. Without lr the two time scales are compared directly: loss over progress g·g+
+    against EXITS_NEEDED/|lambda_min|.
     """
     if m.loss_lower_bound is None or m.loss.value is None or m.lambda_min.value is None:
         return True
@@ -136,8 +140,8 @@ def leaving_is_worth_it(m: Measurements) -> bool:
 def is_near_saddle(m: Measurements) -> bool:
     """Whether |g| is on the scale at which the negative curvature matters.
 
-    SAM: rho_eff|lambda_min| ≥ NEAR_SADDLE. USAM's radius says nothing about |g|: there the loss depth |g|²/(2|lambda_min|) must be a small
-    share of the remaining loss, where that is known.
+    SAM: rho_eff|lambda_min| ≥ NEAR_SADDLE. USAM's radius says nothing about |g|: there the loss depth
+    |g|²/(2|lambda_min|) must be a small share of the remaining loss, where that is known.
 
     Source: theory F4.
     """

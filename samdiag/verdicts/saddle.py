@@ -17,7 +17,9 @@ from samdiag.verdicts.reading import (
 
 
 def applicable(m: Measurements) -> Capture | None:
-    """The capture reading where a saddle verdict makes sense: negative directions for certain, near, not hallucinated, worth leaving."""
+    """The capture reading where a saddle verdict makes sense: negative directions for certain, near, not hallucinated,
+    worth leaving.
+    """
     if is_hallucination_candidate(m):
         return None
     capture = read_capture(m)
@@ -55,7 +57,9 @@ def evidence(m: Measurements, capture: Capture) -> dict[str, float | int | str |
 
 
 def confidence(m: Measurements) -> Confidence:
-    """High where theory is exact; medium where the step leaves the quadratic picture or ASAM's cross terms are left out; low for both."""
+    """High where theory is exact; medium where the step leaves the quadratic picture or ASAM's cross terms are left
+    out; low for both.
+    """
     doubts = int((m.quadratic_error or 0.0) > 0.5) + int(m.variant == "asam") + int(not m.lambda_min.converged)
     return (Confidence.HIGH, Confidence.MEDIUM, Confidence.LOW, Confidence.LOW)[doubts]
 

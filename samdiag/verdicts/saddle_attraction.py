@@ -9,10 +9,11 @@ from samdiag.verdicts.saddle import applicable, batch_sentence, confidence, evid
 
 
 def judge(m: Measurements) -> Finding | None:
-    """`saddle-attraction`: every negative direction is captured (rho_eff|lam| > 1), and leaving would be worth something.
+    """`saddle-attraction`: every negative direction is captured (rho_eff|lam| > 1), and leaving would be worth
+    something.
 
-    With an incomplete spectrum, directions that were not seen may be free, but only at a rate below 1/(4 rho_eff): then the verdict needs
-    that bound to be PRACTICAL_CAPTURE times slower than SGD.
+    With an incomplete spectrum, directions that were not seen may be free, but only at a rate below 1/(4 rho_eff):
+    then the verdict needs that bound to be PRACTICAL_CAPTURE times slower than SGD.
 
     Source: KIM (arXiv 2301.06308) Thm 1, corrected to the eigenvalue of smallest magnitude; theory A2, A4–A7.
     """
@@ -29,13 +30,16 @@ def judge(m: Measurements) -> Finding | None:
     rest = (
         f"all {len(capture.negatives)} negative direction(s) are captured"
         if m.spectrum_complete
-        else f"every direction found is captured, and any other is left at least {capture.slowdown:.0f} times slower than by SGD"
+        else "every direction found is captured, and any other is left at least "
+        f"{capture.slowdown:.0f} times slower than by SGD"
     )
     return Finding(
         verdict="saddle-attraction",
         severity=Severity.ERROR,
         confidence=confidence(m),
         evidence=evidence(m, capture),
-        message=f"SAM is held at a saddle: lambda_min = {m.lambda_min.value:.3g}, {strength}; {rest}.{batch_sentence(m)}",
+        message=(
+            f"SAM is held at a saddle: lambda_min = {m.lambda_min.value:.3g}, {strength}; {rest}.{batch_sentence(m)}"
+        ),
         source="KIM (arXiv 2301.06308) Thm 1, corrected; theory A2, A5, A7",
     )

@@ -21,7 +21,8 @@ def judge(m: Measurements) -> Finding | None:
         confidence=confidence(m),
         evidence=evidence(m, capture),
         message=(
-            f"near a saddle (lambda_min = {m.lambda_min.value:.3g}), but SAM leaves it at {100 / capture.slowdown:.0f} % of SGD's rate."
+            f"near a saddle (lambda_min = {m.lambda_min.value:.3g}), but SAM leaves it at "
+            f"{100 / capture.slowdown:.0f} % of SGD's rate."
         ),
         source="KIM (arXiv 2301.06308) Thm 1; theory A4",
     )

@@ -10,7 +10,8 @@ from samdiag.verdicts.saddle import applicable, batch_sentence, confidence, evid
 def judge(m: Measurements) -> Finding | None:
     """`saddle-slowdown`: not captured, but the retained escape rate is below SGD's by SLOWDOWN or more.
 
-    Retained rate = max over negative lam of |lam|(1 − rho_eff|lam|); SGD's is |lambda_min|. No saddle is left faster than 1/(4 rho_eff).
+    Retained rate = max over negative lam of |lam|(1 − rho_eff|lam|); SGD's is |lambda_min|. No saddle is left faster
+    than 1/(4 rho_eff).
 
     Source: theory A4.
     """
@@ -23,8 +24,10 @@ def judge(m: Measurements) -> Finding | None:
         confidence=confidence(m),
         evidence=evidence(m, capture),
         message=(
-            f"SAM leaves this saddle {'' if m.spectrum_complete else 'at least '}{capture.slowdown:.3g} times slower than SGD would: "
-            f"lambda_min = {m.lambda_min.value:.3g}, effective radius {capture.negatives[0].radius:.3g}.{batch_sentence(m)}"
+            f"SAM leaves this saddle {'' if m.spectrum_complete else 'at least '}{capture.slowdown:.3g} times "
+            "slower than SGD would: "
+            f"lambda_min = {m.lambda_min.value:.3g}, effective radius "
+            f"{capture.negatives[0].radius:.3g}.{batch_sentence(m)}"
         ),
         source="KIM (arXiv 2301.06308) Thm 1 and Sec. 4, graded; theory A4",
     )

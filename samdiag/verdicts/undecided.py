@@ -18,7 +18,8 @@ from samdiag.verdicts.unstable import edge_position
 
 
 def judge(m: Measurements) -> Finding | None:
-    """`undecided` with every reason that applies: marginal, degenerate, not converged, or products that fail their check.
+    """`undecided` with every reason that applies: marginal, degenerate, not converged, or products that fail their
+    check.
 
     Source: theory F5.
     """
@@ -31,8 +32,8 @@ def fallback(m: Measurements) -> Finding:
     return _finding(
         m,
         [
-            "no test decides: SAM's next steps do not lower the loss, and neither a saddle, a bounce, nor a hallucinated point explains it"
-            + ("" if m.lr is not None else "; --lr would allow more tests")
+            "no test decides: SAM's next steps do not lower the loss, and neither a saddle, a bounce, nor a "
+            "hallucinated point explains it" + ("" if m.lr is not None else "; --lr would allow more tests")
         ],
     )
 
@@ -60,7 +61,8 @@ def _reasons(m: Measurements) -> list[str]:
         found.append(f"the Hessian products failed their self-check: {m.self_check.reason}")
     if is_hallucination_candidate(m) is None:
         found.append(
-            f"the shifted gradient may or may not vanish: ratio {m.update_ratio.value:.3g} ± {m.update_ratio.spread():.2g} against "
+            f"the shifted gradient may or may not vanish: ratio {m.update_ratio.value:.3g} ± "
+            f"{m.update_ratio.spread():.2g} against "
             f"{t.HALLUCINATION_RATIO}; more --samples would tell"
         )
     if m.self_check.passed:
@@ -76,7 +78,8 @@ def _saddle_reasons(m: Measurements) -> list[str]:
     if is_critical(m) and capture.sign_uncertain and not is_small_loss(m):
         if m.spectrum_complete or m.lambda_max.low <= 0:
             return [
-                f"the critical point is degenerate: an eigenvalue is 0 within its error ({m.lambda_min.value:.2g} ± {m.lambda_min.spread():.1g}), "
+                "the critical point is degenerate: an eigenvalue is 0 within its error "
+                f"({m.lambda_min.value:.2g} ± {m.lambda_min.spread():.1g}), "
                 "so the second-order test is silent"
             ]
         return []
@@ -84,15 +87,17 @@ def _saddle_reasons(m: Measurements) -> list[str]:
         marginal = next(n for n in capture.negatives if n.fate is Fate.MARGINAL)
         lam = abs(marginal.direction.eigenvalue.value or 0.0)
         return [
-            f"capture is marginal: rho_eff·|lambda| = {marginal.radius * lam:.4g} cannot be told from 1 (lambda = {-lam:.3g} ± "
+            f"capture is marginal: rho_eff·|lambda| = {marginal.radius * lam:.4g} cannot be told from 1 "
+            f"(lambda = {-lam:.3g} ± "
             f"{marginal.direction.eigenvalue.spread():.1g})"
         ]
-    if capture.sign_uncertain and not is_critical(m) and m.effective_radius * abs(min(m.lambda_min.low, 0.0)) > 1.0:
-        if is_near_saddle(m) or not m.lambda_min.converged:
-            return [
-                f"lambda_min = {m.lambda_min.value:.3g} ± {m.lambda_min.spread():.2g} may be negative enough to capture SAM or not; "
-                "more --samples or a smaller --tol would tell"
-            ]
+    reach = m.effective_radius * abs(min(m.lambda_min.low, 0.0))  # rho_eff|lambda_min| at the end of the error bar
+    resolved = m.lambda_min.converged and not is_near_saddle(m)
+    if capture.sign_uncertain and not is_critical(m) and reach > 1.0 and not resolved:
+        return [
+            f"lambda_min = {m.lambda_min.value:.3g} ± {m.lambda_min.spread():.2g} may be negative enough to capture "
+            "SAM or not; more --samples or a smaller --tol would tell"
+        ]
     return []
 
 

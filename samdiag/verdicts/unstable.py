@@ -10,8 +10,8 @@ from samdiag.types import Confidence, Direction, Finding, Measurements, Severity
 def edge_position(m: Measurements) -> tuple[float, float, float] | None:
     """(lowest, value, highest) eta·mu that the error bars of the worst direction allow; None without lr.
 
-    USAM: mu = lam(1 + rho·lam). Normalised variants: mu = lam, because their perturbation only makes them bounce, on a finite cycle
-    (A9); what diverges is what plain gradient descent diverges on.
+    USAM: mu = lam(1 + rho·lam). Normalised variants: mu = lam, because their perturbation only makes them bounce, on a
+    finite cycle (A9); what diverges is what plain gradient descent diverges on.
 
     Source: theory A1, A9.
     """
