@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -101,11 +101,14 @@ def double_backward_kernels(model: nn.Module) -> Iterator[None]:
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            mkldnn: Any = torch.backends.mkldnn
-            cudnn: Any = torch.backends.cudnn
-            stack.enter_context(mkldnn.flags(enabled=False))
-            stack.enter_context(cudnn.flags(enabled=False))
-        yield
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    backends: list[Any] = [torch.backends.mkldnn, torch.backends.cudnn] if recurrent else []
+    kept = [backend.enabled for backend in backends]
+    try:
+        for backend in backends:
+            backend.enabled = False
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        for backend, enabled in zip(backends, kept, strict=True):
+            backend.enabled = enabled

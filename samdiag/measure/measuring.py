@@ -72,7 +72,7 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
             max_products=settings.max_products,
             seed=settings.seed,
             population=ready.population,
-            decided=decision_is_certain(radius, settings.lr, settings.momentum),
+            decided=decision_is_certain(radius, settings.lr, settings.momentum, settings.tol),
             progress=lambda count, _: tell("spectrum", count),
         )
         along, quadratic = _second_order(objective, gap)
@@ -149,7 +149,9 @@ def _notes(ready: Opened, spectrum: Spectrum) -> tuple[str, ...]:
             "mean over samples"
         )
     if spectrum.stopped_early:
-        notes.append("the spectrum was stopped early: every threshold that decides lies outside its error bars")
+        notes.append(
+            "the spectrum was stopped once both ends decided; eigenvalues behind the first of either end may not have converged"
+        )
     return tuple(notes)
 
 

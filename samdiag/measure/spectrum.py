@@ -17,8 +17,7 @@ from samdiag.types import Estimate
 
 BOUND_PROBABILITY = 0.99  # of the lower bound on lambda_min
 ROUNDING = 8.0  # units of eps·|lambda|_max: float32 networks of the test suite stay below 4 against float64
-EARLY_RELATIVE = 0.02  # both ends must be known this well before an early stop: advice is computed from them
-IRRELEVANT_RELATIVE = 0.1  # and a lambda_min on which no verdict depends this well, because it is shown
+IRRELEVANT_SLACK = 10.0  # times the tolerance: how well a lambda_min must be known on which no verdict depends
 IRRELEVANT = 0.1  # rho_eff|lambda_min| below this: no saddle verdict can follow (|g| is ten times what matters)
 
 
@@ -141,23 +140,23 @@ def _with_all_negatives(
     return bottom + rest, krylov.all_vectors[:count]
 
 
-def decision_is_certain(radius: float, lr: float | None, momentum: float) -> Decided:
-    """A stopping rule: every threshold that a verdict compares with lies outside the Ritz intervals.
+def decision_is_certain(radius: float, lr: float | None, momentum: float, tol: float) -> Decided:
+    """A stopping rule: both ends are known to `tol`, and every threshold a verdict compares them with is outside their bars.
 
-    The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max; each value must also be known
-    to EARLY_RELATIVE, or IRRELEVANT_RELATIVE for a lambda_min so small that no saddle verdict can depend on it.
+    The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max. A lambda_min so small that no
+    saddle verdict can depend on it need be known only to IRRELEVANT_SLACK times the tolerance: it lies in the bulk, where
+    convergence is slow. What is saved are the eigenvalues behind the first of either end.
     """
 
     def certain(ends: RitzEnds) -> bool:
         low, low_error = ends.bottom[0], ends.bottom_residuals[0]
         high, high_error = ends.top[0], ends.top_residuals[0]
         thresholds = [0.0] + ([-1.0 / radius] if radius > 0 else [])
-        clear = low_error <= EARLY_RELATIVE * abs(low) and all(abs(low - t) > low_error for t in thresholds)
-        irrelevant = (
-            radius > 0 and low - low_error > -IRRELEVANT / radius and low_error <= IRRELEVANT_RELATIVE * abs(low)
-        )
+        clear = low_error <= tol * abs(low) and all(abs(low - t) > low_error for t in thresholds)
+        slack = IRRELEVANT_SLACK * tol * abs(low)
+        irrelevant = radius > 0 and low - low_error > -IRRELEVANT / radius and low_error <= slack
         edge = stability_edge(momentum) / lr if lr else None
-        top_clear = high_error <= EARLY_RELATIVE * abs(high) and (edge is None or abs(high - edge) > high_error)
+        top_clear = high_error <= tol * abs(high) and (edge is None or abs(high - edge) > high_error)
         return top_clear and (clear or irrelevant)
 
     return certain

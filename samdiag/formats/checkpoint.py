@@ -1,0 +1,66 @@
+"""The value that a checkpoint file becomes. Everything in it is untrusted data; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samdiag.errors import UsageError
+from samdiag.formats.quoting import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = ("raw", "ema")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """A setting that the file reveals without being asked, e.g. `sam.rho` in its optimizer state.
+
+    Attributes:
+        value: a plain float or string, as found; not yet checked for range.
+        source: where it was found, as a person would say it ("optimizer state").
+    """
+
+    value: float | str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """An opened checkpoint: what it is, what it says about itself, and its weights on demand.
+
+    Attributes:
+        path: the file, as the caller named it.
+        format: "safetensors" or "torch-zip".
+        fingerprint: "sha256:<hex>" of the whole file.
+        stamp: the spec embedded under the safetensors metadata key `samdiag`; None when there is none. Untrusted.
+        hints: settings found in optimizer state, by dotted name (`sam.rho`, `sam.lr`, …). Untrusted.
+        notes: what the reader of a report should know about the file, one line each.
+        load: reads the tensors; use `weights`.
+    """
+
+    path: Path
+    format: str
+    fingerprint: str
+    stamp: Mapping[str, Any] | None = None
+    hints: Mapping[str, Hint] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    load: Callable[[str], dict[str, Tensor]] = field(repr=False, compare=False)
+
+    def weights(self, which: str = "raw") -> dict[str, Tensor]:
+        """The tensors by cleaned-up name (no `module.`, `_orig_mod.`, `_fsdp_wrapped_module.`), on the CPU, as stored.
+
+        Args:
+            which: "raw", or "ema" for the exponential moving average where the file holds one.
+
+        Raises:
+            UsageError: `which` is unknown, or the file has no such weights.
+            CannotDecide: the tensors cannot be read, or the file changed since it was opened.
+        """
+        if which not in WEIGHTS:
+            raise UsageError(f"weights = {shown(which)} is unknown", f"choose one of: {', '.join(WEIGHTS)}")
+        return self.load(which)

@@ -1,0 +1,113 @@
+"""A file's size, first bytes and fingerprint: what recognition looks at."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from samdiag.errors import CannotDecide, UsageError
+from samdiag.formats.quoting import listed, shown
+
+PREFIX_BYTES = 4096  # more than any magic number needs
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A regular, non-empty file: its path, size, first bytes, and the identity it had when it was looked at."""
+
+    path: Path
+    size: int
+    prefix: bytes
+    identity: tuple[int, int, int, int]  # device, inode, size, modification time in ns
+
+    @property
+    def name(self) -> str:
+        """The path, fit for one line of a message."""
+        return shown(self.path)
+
+    def fingerprint(self) -> str:
+        """ "sha256:<hex>" of the whole file, read in chunks."""
+        with reading(self.path), self.path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+    def check_unchanged(self) -> None:
+        """Nothing, or CannotDecide when the file is no longer the one that was fingerprinted."""
+        with reading(self.path):
+            same = identity(os.stat(self.path)) == self.identity
+        if not same:
+            raise CannotDecide(f"{self.name} changed while it was being read", "run again once nothing writes to it")
+
+
+def identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What distinguishes one state of a file from another without reading it."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A context in which an OSError about `path` becomes CannotDecide."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise CannotDecide(f"{shown(path)} cannot be read: {reason}", "check its permissions and its disk") from None
+
+
+def look_at(path: Path) -> Content:
+    """The content of a regular file, or the error that says what is there instead."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{shown(path)} does not exist", _todo_missing(path)) from None
+    except ValueError:  # a null byte in the name
+        raise UsageError(f"{shown(path)} is not a file name", "give the path of a checkpoint file") from None
+    except OSError as error:
+        raise CannotDecide(
+            f"{shown(path)} cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise _directory(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{shown(path)} is not a regular file", "give the path of a checkpoint file")
+    if status.st_size == 0:
+        raise CannotDecide(f"{shown(path)} is empty", "the save or the download was interrupted: write the file again")
+    with reading(path), path.open("rb") as file:
+        return Content(path=path, size=status.st_size, prefix=file.read(PREFIX_BYTES), identity=identity(status))
+
+
+def _todo_missing(path: Path) -> str:
+    folder = path.parent
+    found = _checkpoints_in(folder) if folder.is_dir() else []
+    if not folder.is_dir():
+        return f"check the path: there is no folder {shown(folder)}"
+    return f"check the path; {shown(folder)} holds: {listed(found)}" if found else "check the path"
+
+
+def _checkpoints_in(folder: Path) -> list[str]:
+    try:
+        return sorted(item.name for item in folder.iterdir() if item.suffix in CHECKPOINT_SUFFIXES and item.is_file())
+    except OSError:
+        return []
+
+
+def _directory(path: Path) -> UsageError | CannotDecide:
+    """What to say about a folder: the two kinds that are checkpoints name their converter."""
+    if (path / "zero_to_fp32.py").exists() or any(path.glob("*zero_pp_rank_*_optim_states.pt")):
+        return CannotDecide(
+            f"{shown(path)} is a DeepSpeed checkpoint folder",
+            "merge it with the zero_to_fp32.py that DeepSpeed wrote for your run, then inspect the file it writes",
+        )
+    if (path / ".metadata").exists():
+        return CannotDecide(
+            f"{shown(path)} is a torch.distributed.checkpoint folder",
+            f"convert it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shown(path)} weights.pt",
+        )
+    found = _checkpoints_in(path)
+    todo = f"name one file in it: {listed(found)}" if found else "give the path of a checkpoint file"
+    return UsageError(f"{shown(path)} is a folder", todo)

@@ -1,0 +1,107 @@
+"""What an optimizer's state says about the run: rho, SAM variant, learning rate, momentum, weight decay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from samdiag.formats.checkpoint import Hint
+from samdiag.formats.quoting import listed, quoted
+
+SOURCE = "optimizer state"
+NUMBERS = {"rho": "sam.rho", "lr": "sam.lr", "momentum": "sam.momentum", "weight_decay": "sam.weight_decay"}
+BASE_KEYS = ("optimizer", "optimizer_state_dict", "optimizer_states", "optim", "opt", "sam")  # tried before any other
+
+
+def find_optimizer(saved: object) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """The optimizer state dict at the top level of `saved` that knows a rho, else the first; and a note if several."""
+    found = dict(_optimizers(saved))
+    if not found:
+        return None, ()
+    chosen = next((key for key, state in found.items() if "rho" in first_group(state)), next(iter(found)))
+    notes = (f"the file holds several optimizers ({listed(found)}): {chosen} is read",) if len(found) > 1 else ()
+    return found[chosen], notes
+
+
+def read_hints(state: Mapping[str, Any]) -> tuple[dict[str, Hint], tuple[str, ...]]:
+    """The settings in the first parameter group, and notes about what samdiag does not model."""
+    group = first_group(state)
+    notes: list[str] = []
+    hints: dict[str, Hint] = {}
+    for key, setting in NUMBERS.items():
+        if group.get(key) is None:
+            continue
+        value = as_number(group[key])
+        if value is None:
+            notes.append(f"optimizer state: {key} = {quoted(group[key])} is not a number and is ignored")
+        else:
+            hints[setting] = Hint(value=value, source=SOURCE)
+    if isinstance(group.get("adaptive"), bool):
+        hints["sam.variant"] = Hint(value="asam" if group["adaptive"] else "sam", source=SOURCE)
+    return hints, (*notes, *_differing(state), *_unmodelled(group))
+
+
+def first_group(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The first parameter group."""
+    group: Mapping[str, Any] = state["param_groups"][0]
+    return group
+
+
+def as_number(value: object) -> float | None:
+    """`value` as a finite float: a number, or a tensor of one (capturable optimizers keep lr in a tensor)."""
+    import torch
+
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _optimizers(saved: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every optimizer state dict that is `saved`, or directly in it, or in a list in it; the usual names first."""
+    if _is_optimizer(saved):
+        yield "optimizer", saved  # type: ignore[misc]
+        return
+    if not isinstance(saved, Mapping):
+        return
+    keys = [*(key for key in BASE_KEYS if key in saved), *(key for key in saved if key not in BASE_KEYS)]
+    for key in keys:
+        value = saved[key]
+        if _is_optimizer(value):
+            yield str(key), value
+        elif isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                if _is_optimizer(item):
+                    yield f"{key}[{index}]", item
+
+
+def _is_optimizer(value: object) -> bool:
+    if not isinstance(value, Mapping) or not isinstance(value.get("state"), Mapping):
+        return False
+    groups = value.get("param_groups")
+    return isinstance(groups, list) and bool(groups) and all(isinstance(group, Mapping) for group in groups)
+
+
+def _differing(state: Mapping[str, Any]) -> Iterator[str]:
+    first, *others = state["param_groups"]
+    for key in (*NUMBERS, "adaptive"):
+        values = [first.get(key), *(group.get(key) for group in others)]
+        if len({quoted(value) for value in values}) > 1:
+            shown_values = listed(quoted(value) for value in values)
+            yield f"optimizer state: parameter groups differ in {key} ({shown_values}): the first is used"
+
+
+def _unmodelled(group: Mapping[str, Any]) -> Iterator[str]:
+    if "betas" in group:
+        yield "the base optimizer is of the Adam family: only SGD with momentum is modelled, so lr and momentum mislead"
+    if group.get("nesterov") is True:
+        yield "the base optimizer uses Nesterov momentum: plain (heavy-ball) momentum is modelled"
+    dampening = as_number(group.get("dampening"))
+    if dampening:
+        yield f"the base optimizer uses dampening = {dampening:g}: none is modelled"

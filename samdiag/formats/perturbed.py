@@ -1,0 +1,97 @@
+"""Weights saved between the two steps of SAM, taken back to where the first step started.
+
+SAM's first step moves the weights x to x + e(x) and keeps x as `old_p` in its state; the second step moves them back. A
+file written in between holds the perturbed weights. `old_p` stays in the state after a whole step as well, so that a
+difference alone says nothing: the move must have the length that SAM gives it.
+Source: Foret et al. 2021 (SAM), eq. 2: ‖e‖ = rho. Kwon et al. 2021 (ASAM), eq. 9: ‖e/|x|‖ = rho.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from samdiag.formats.checkpoint import Hint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LENGTH_TOLERANCE = 0.05  # relative; the ascent length is exact up to rounding, a whole step has a length of its own
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no optimizer sees them
+UNMATCHED = "its kept weights (old_p) do not match the weights in number and shape"
+
+
+def restore_old_weights(
+    weights: Mapping[str, Tensor], state: Mapping[str, Any], hints: Mapping[str, Hint]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights before the ascent, and a note where the file was saved between the two SAM steps or may have been.
+
+    Args:
+        weights: as stored.
+        state: the optimizer's state dict, with `old_p` per parameter where SAM kept it.
+        hints: `sam.rho` and `sam.variant` of that optimizer.
+    """
+    kept = _kept_weights(state)
+    if not any(old is not None for old in kept):
+        return dict(weights), ()
+    names = _parameter_names(weights)
+    if len(names) != len(kept) or not all(
+        _fits(weights[group[0]], old) for group, old in zip(names, kept, strict=True)
+    ):
+        return dict(weights), (
+            f"the optimizer is SAM, but {UNMATCHED}: whether the file was saved mid-step is unknown",
+        )
+    pairs = [(group, weights[group[0]], old) for group, old in zip(names, kept, strict=True) if old is not None]
+    if all(bool((now == old).all()) for _, now, old in pairs):
+        return dict(weights), ()
+    if not _is_ascent([(now, old) for _, now, old in pairs], hints):
+        return dict(weights), ()  # a finished step that left old_p behind
+    restored = {name: old.to(now.dtype) for group, now, old in pairs for name in group}
+    note = "the file was saved between the two SAM steps: the weights from before the ascent (old_p) are used"
+    return {**weights, **restored}, (note,)
+
+
+def _kept_weights(state: Mapping[str, Any]) -> list[Tensor | None]:
+    """`old_p` of every parameter in the optimizer's order; None where there is none."""
+    import torch
+
+    indices = [index for group in state["param_groups"] for index in group.get("params", ())]
+    entries = [state["state"].get(index) for index in indices if isinstance(index, (int, str))]
+    found = [entry.get("old_p") if isinstance(entry, Mapping) else None for entry in entries]
+    return [old if isinstance(old, torch.Tensor) else None for old in found]
+
+
+def _parameter_names(weights: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names of the parameters in the order of the state dict, tied ones together, without the known buffers."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, value in weights.items():
+        if name.rpartition(".")[2] in BUFFERS or not value.is_floating_point():
+            continue
+        key = (value.data_ptr() or name, value.shape, value.stride(), value.dtype)
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+def _fits(now: Tensor, old: Tensor | None) -> bool:
+    return old is None or (now.shape == old.shape and old.is_floating_point())
+
+
+def _is_ascent(pairs: Sequence[tuple[Tensor, Tensor]], hints: Mapping[str, Hint]) -> bool:
+    """Whether the weights lie at SAM's distance from the kept ones."""
+    import torch
+
+    rho = hints.get("sam.rho")
+    if rho is None or not isinstance(rho.value, float) or rho.value <= 0:
+        return False
+    adaptive = "sam.variant" in hints and hints["sam.variant"].value == "asam"
+    squares, rounding = 0.0, 0.0
+    for now, old in pairs:
+        start, move = old.double(), now.double() - old.double()
+        scale = start.abs() if adaptive else torch.ones_like(start)
+        moved = scale > 0  # an adaptive ascent leaves zero weights where they are
+        squares += float((move[moved] / scale[moved]).square().sum())
+        rounding += torch.finfo(now.dtype).eps ** 2 * float((start[moved] / scale[moved]).square().sum())
+    tolerance = LENGTH_TOLERANCE * rho.value + math.sqrt(rounding)
+    distance = math.sqrt(squares)
+    return abs(distance - rho.value) <= min(tolerance, 0.5 * rho.value)  # rounding as large as rho decides nothing

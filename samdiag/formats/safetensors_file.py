@@ -1,0 +1,94 @@
+"""Safetensors files: the header now, the tensors when asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from samdiag.errors import CannotDecide, UsageError
+from samdiag.formats.checkpoint import Checkpoint
+from samdiag.formats.content import Content
+from samdiag.formats.quoting import shown
+from samdiag.formats.recognition import Format
+from samdiag.formats.safetensors_header import SAVE_AGAIN, Header, parse_json, read_header
+from samdiag.formats.state_dict import strip_prefixes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STAMP_KEY = "samdiag"
+MAX_STAMP_CHARACTERS = 100_000  # a spec has some hundred
+MAX_STAMP_DEPTH = 16  # levels of nesting; the schema has three plus those of `args`
+
+
+def recognises(content: Content) -> bool:
+    """Whether it begins with a length and a JSON object; a text file has printable characters for a length."""
+    length, brace = content.prefix[:8], content.prefix[8:9]
+    return brace == b"{" and not all(32 <= byte < 127 or byte in b"\t\r\n" for byte in length)
+
+
+def open_content(content: Content) -> Checkpoint:
+    """The Checkpoint, from the header alone: torch is not imported until `weights()`."""
+    header = read_header(content.path)
+    if not header.tensors:
+        raise CannotDecide(f"{content.name} holds no tensors", "save the model's state dict")
+    stamp, notes = _stamp(header)
+
+    def load(which: str) -> dict[str, Tensor]:
+        if which == "ema":
+            raise UsageError(f"{content.name} holds no EMA weights", "ask for weights = raw")
+        return _read_tensors(content)
+
+    return Checkpoint(
+        path=content.path,
+        format="safetensors",
+        fingerprint=content.fingerprint(),
+        stamp=stamp,
+        notes=notes,
+        load=load,
+    )
+
+
+def _stamp(header: Header) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The embedded spec as plain JSON, and a note where there is one that cannot be read."""
+    text = header.metadata.get(STAMP_KEY)
+    if text is None:
+        return None, ()
+    if len(text) > MAX_STAMP_CHARACTERS:
+        return None, (f"the stamp is ignored: it has {len(text)} characters, more than {MAX_STAMP_CHARACTERS}",)
+    try:
+        stamp = parse_json(text)
+    except ValueError as error:
+        return None, (f"the stamp is ignored: it is not valid JSON ({shown(error)})",)
+    if not isinstance(stamp, dict) or _is_deeper(stamp, MAX_STAMP_DEPTH):
+        return None, (f"the stamp is ignored: it is not a JSON object of at most {MAX_STAMP_DEPTH} levels",)
+    return stamp, ()
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether `value` nests more than `depth` levels, without recursion."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return any(isinstance(item, (dict, list)) for item in level)
+
+
+def _read_tensors(content: Content) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    content.check_unchanged()  # the header that was checked is the one that is read
+    try:
+        tensors = load_file(content.path, device="cpu")
+    except (SafetensorError, KeyError, RuntimeError) as error:  # KeyError: a dtype that this torch has no name for
+        raise CannotDecide(f"{content.name} cannot be read: {shown(error)}", SAVE_AGAIN) from error
+    return strip_prefixes(tensors)
+
+
+FORMAT = Format(recognises=recognises, open=open_content)

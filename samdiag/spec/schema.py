@@ -1,0 +1,162 @@
+"""What may be written in samdiag.toml, `[tool.samdiag]`, a sidecar or a stamp, and which values are allowed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from samdiag.types import VERDICTS_BY_HARM
+
+MODEL_KINDS = ("gallery", "timm", "torchvision", "transformers", "python")
+DATA_KINDS = ("gallery", "python", "torchvision", "folder", "datasets", "tensors")
+FAIL_ON = ("any", "never", *VERDICTS_BY_HARM)
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Args = dict[str, JsonValue]
+
+
+def _reference_or(other: str) -> BeforeValidator:
+    """A bare string read as `{python = "module:name"}`, or without a colon as `{<other> = "name"}`."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"python" if ":" in value else other: value}
+        return value
+
+    return BeforeValidator(expand)
+
+
+class Table(BaseModel):
+    """A table in which an unknown key is an error and no value is converted to another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelSpec(Table):
+    """`[model]`: one catalog or `python`, and the arguments of the factory."""
+
+    gallery: Text | None = None
+    timm: Text | None = None
+    torchvision: Text | None = None
+    transformers: Text | None = None
+    python: Text | None = None
+    args: Args = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        _check_one(self, MODEL_KINDS)
+        return self
+
+
+class DataSpec(Table):
+    """`[data]`: one catalog or `python`, and how much of it to look at."""
+
+    gallery: Text | None = None
+    python: Text | None = None
+    torchvision: Text | None = None
+    folder: Text | None = None
+    datasets: Text | None = None
+    tensors: Text | None = None
+    args: Args = Field(default_factory=dict)
+    split: Text | None = None
+    num_samples: Count | None = None
+    batch_size: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        _check_one(self, DATA_KINDS)
+        return self
+
+
+class LossSpec(Table):
+    """`[loss]`: a name, or a function `loss(model, batch)` of one's own."""
+
+    name: Literal["cross_entropy", "mse", "bce_with_logits", "model", "python"] | None = None
+    python: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.name in {None, "python"}) != (self.python is not None):
+            raise ValueError("must have a name, or a function of your own as python = 'module:function', and not both")
+        return self
+
+
+class SamSpec(Table):
+    """`[sam]`: the optimizer's settings in the run that wrote the checkpoint."""
+
+    rho: Positive | None = None
+    variant: Literal["sam", "usam", "asam"] | None = None
+    lr: Positive | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    batch_size: Count | None = None
+
+
+class MeasureSpec(Table):
+    """`[measure]`: how much is looked at and how exactly."""
+
+    samples: Count | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] | None = None
+    dtype: Literal["auto", "float32", "float64"] | None = None
+    tol: Annotated[float, Field(gt=0, lt=1)] | None = None
+    num_eigenvalues: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+class GateSpec(Table):
+    """`[gate]`: the findings that make the exit code 1."""
+
+    fail_on: list[str] | None = None
+
+    @field_validator("fail_on", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """`"a,b"` is `["a", "b"]`, as on the command line."""
+        return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("fail_on")
+    @classmethod
+    def _known(cls, value: list[str] | None) -> list[str] | None:
+        for item in value or ():
+            if item not in FAIL_ON:
+                raise ValueError(f"must be among: {', '.join(FAIL_ON)}")
+        if value and len(value) > 1 and {"any", "never"} & set(value):
+            raise ValueError("must be 'any' or 'never' alone, or a list of verdicts")
+        return value
+
+
+class Spec(Table):
+    """A whole file, stamp or command line. Everything is optional: what is absent was not said."""
+
+    problem: Text | None = None
+    pythonpath: list[str] | None = None
+    model: Annotated[ModelSpec, _reference_or("gallery")] | None = None
+    data: Annotated[DataSpec, _reference_or("gallery")] | None = None
+    loss: Annotated[LossSpec, _reference_or("name")] | None = None
+    sam: SamSpec = SamSpec()
+    measure: MeasureSpec = MeasureSpec()
+    gate: GateSpec = GateSpec()
+    weights: Literal["raw", "ema"] | None = None
+
+    @field_validator("problem")
+    @classmethod
+    def _reference(cls, value: str | None) -> str | None:
+        if value is not None and ":" not in value:
+            raise ValueError("must be 'module:function' or 'file.py:function'")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        parts = [name for name in ("model", "data", "loss") if getattr(self, name) is not None]
+        if self.problem is not None and parts:
+            raise ValueError(f"must have either problem or model, data and loss; it has problem and {', '.join(parts)}")
+        return self
+
+
+def _check_one(table: Table, kinds: tuple[str, ...]) -> None:
+    said = [kind for kind in kinds if getattr(table, kind) is not None]
+    if len(said) != 1:
+        raise ValueError(f"must have exactly one of {', '.join(kinds)}; it has {' and '.join(said) or 'none'}")

@@ -1,0 +1,108 @@
+"""A spec written into a checkpoint, so that the file alone says what it is a checkpoint of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from samdiag.errors import CannotDecide, UsageError
+from samdiag.formats.content import look_at
+from samdiag.formats.quoting import listed, shown
+from samdiag.formats.safetensors_file import MAX_STAMP_CHARACTERS, STAMP_KEY, recognises
+from samdiag.formats.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, Header, read_header
+from samdiag.spec.artifact import JUDGE_DATA_KEYS, forbidden_names
+from samdiag.spec.parsing import flatten, nest, parse
+
+SOURCE = "stamp"
+ALIGNMENT = 8  # bytes; the safetensors format asks that the tensors begin at a multiple of 8
+
+
+def stamp(
+    path: str | Path,
+    *,
+    model: str | Mapping[str, Any],
+    data: str | Mapping[str, Any],
+    loss: str | Mapping[str, Any] = "cross_entropy",
+    rho: float | None = None,
+    variant: str | None = None,
+    lr: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """The .safetensors file at `path` says what model, data, loss and SAM settings it belongs to; nothing is returned.
+
+    The file is replaced in one step; its tensors keep their bytes, its other metadata stays, an older stamp goes.
+
+    Args:
+        path: a .safetensors file.
+        model: a gallery name, or a table such as `{"gallery": "digits-mlp", "args": {"hidden": 64}}`.
+        data: likewise.
+        loss: a name such as "cross_entropy".
+        rho, variant, lr, momentum, weight_decay, batch_size: of the run that wrote the checkpoint, where known.
+
+    Raises:
+        UsageError: a value is not allowed, names code of one's own, or the file is no .safetensors file.
+        CannotDecide: the file is damaged.
+    """
+    sam = {"rho": rho, "variant": variant, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    said = {"model": model, "data": data, "loss": loss, "sam.batch_size": batch_size}
+    document = nest(said | {f"sam.{key}": value for key, value in sam.items()}, SOURCE)
+    text = _checked(document)
+    content = look_at(Path(path))
+    if not recognises(content):
+        todo = "save the weights with safetensors.torch.save_file, or write the same keys into your samdiag.toml"
+        raise UsageError(f"{content.name} is not a .safetensors file: only those have room for a stamp", todo)
+    target = content.path.resolve()  # behind a symbolic link, the file itself is replaced
+    _rewrite(target, read_header(target), text)
+
+
+def _checked(document: dict[str, Any]) -> str:
+    """The stamp as JSON, or UsageError where a reader would refuse it."""
+    forbidden = forbidden_names(document)
+    if forbidden:
+        what = f"a stamp may not name code or paths of your own: {listed(forbidden)}"
+        raise UsageError(what, "name them in your samdiag.toml; a stamp names what is in the catalog")
+    judged = [key for key in JUDGE_DATA_KEYS if isinstance(document["data"], Mapping) and key in document["data"]]
+    if judged:
+        what = f"a stamp has no say in how it is judged: data.{' and data.'.join(judged)}"
+        raise UsageError(what, "set it in your samdiag.toml")
+    said = nest(flatten(parse(document, SOURCE)), SOURCE)
+    text = json.dumps(said, allow_nan=False, sort_keys=True)
+    if len(text) > MAX_STAMP_CHARACTERS:
+        raise UsageError(f"the stamp has {len(text)} characters, more than {MAX_STAMP_CHARACTERS}", "shorten its args")
+    return text
+
+
+def _rewrite(path: Path, header: Header, text: str) -> None:
+    """The file with another header before the same data, put in place in one step."""
+    document = {**header.raw, "__metadata__": {**header.metadata, STAMP_KEY: text}}
+    encoded = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % ALIGNMENT)
+    if len(encoded) > MAX_HEADER_BYTES:
+        raise CannotDecide(f"{shown(path)} has no room for a stamp: its header is full", "use a samdiag.toml instead")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as new, path.open("rb") as old:
+                new.write(len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded)
+                old.seek(header.data_start)
+                shutil.copyfileobj(old, new, length=1 << 20)
+                new.flush()
+                os.fsync(new.fileno())
+            shutil.copymode(path, temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise CannotDecide(
+            f"{shown(path)} cannot be stamped: {error.strerror}", "check space and permissions"
+        ) from None
