@@ -154,7 +154,7 @@ def plain_kernels() -> Iterator[None]:
 
 
 def dense_hessian(problem: Problem) -> Tensor:
-    """The float64 Hessian [num_params, num_params] of the sample-weighted mean loss, eval mode, by double backward row by row."""
+    """The float64 Hessian [num_params, num_params] of the sample-weighted mean loss, by double backward row by row."""
     import copy
 
     from torch.nn.attention import SDPBackend, sdpa_kernel

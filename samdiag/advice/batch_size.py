@@ -8,19 +8,19 @@ from samdiag.advice.situation import MIN_BATCH, Situation
 from samdiag.theory.prescription import freeing_batch_size
 from samdiag.types import Advice
 
-SOURCE = "theory A7, D2"
+SOURCE = "docs/theory.md A7, D2"
 
 
 def keep(situation: Situation, reason: str) -> Advice:
-    """The present batch size; `recommended` stays None where it is not known."""
-    size = situation.m.batch_size
+    """The present batch size; None where neither it nor the size of the full batch is known."""
+    size = situation.batch_size
     return Advice(current=size, recommended=size, interval=None, binding=None, reason=reason, source=SOURCE)
 
 
 def silence(situation: Situation, reason: str) -> Advice:
     """No recommendation, and why."""
     return Advice(
-        current=situation.m.batch_size, recommended=None, interval=None, binding=None, reason=reason, source=SOURCE
+        current=situation.batch_size, recommended=None, interval=None, binding=None, reason=reason, source=SOURCE
     )
 
 
@@ -60,7 +60,7 @@ def free(situation: Situation) -> Advice:
             "that are prescribed",
         )
     return Advice(
-        current=m.batch_size,
+        current=situation.batch_size,
         recommended=float(math.floor(limit)),
         interval=(1.0, limit),
         binding="saddle trap",

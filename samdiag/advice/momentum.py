@@ -7,7 +7,7 @@ from samdiag.theory.prescription import matching_momentum, noise_momentum_cap
 from samdiag.theory.saddle import shifted_eigenvalue
 from samdiag.types import Advice
 
-SOURCE = "theory D3 (the (1−gamma)⁻³ law of KIM Thm 3 holds nowhere useful)"
+SOURCE = "docs/theory.md D3"
 
 
 def keep(situation: Situation, reason: str) -> Advice:

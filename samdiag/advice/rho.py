@@ -5,7 +5,7 @@ from __future__ import annotations
 from samdiag.advice.situation import Situation
 from samdiag.types import Advice
 
-SOURCE = "theory D1: KIM Thm 1 graded (saddle trap), Long & Bartlett (edge), PARK Def. 2.1 (ridge)"
+SOURCE = "docs/theory.md D1"
 DECAY = 0.5  # the bounce's and the floor's size are proportional to rho: halving it halves them
 
 

@@ -35,6 +35,11 @@ class Situation:
         return cls(m=m, bottom=bottom, scale=m.rho / radius if radius > 0 else math.inf)
 
     @property
+    def batch_size(self) -> float | None:
+        """The present batch size; the whole training set for full batch, None where its size is not known."""
+        return self.m.batch_size if self.m.batch_size is not None else self.m.population
+
+    @property
     def beyond_edge(self) -> bool:
         """Whether the learning rate alone is past the edge, so that no rho helps."""
         m = self.m

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from samdiag.cli.demo import demo
 from samdiag.cli.inspect import inspect
 from samdiag.cli.schema import schema
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(inspect)
 app.command()(schema)
+app.add_typer(demo, name="demo")
 
 
 def _version(asked: bool) -> None:

@@ -150,7 +150,7 @@ def _notes(ready: Opened, spectrum: Spectrum) -> tuple[str, ...]:
         )
     if spectrum.stopped_early:
         notes.append(
-            "the spectrum was stopped once both ends decided; eigenvalues behind the first of either end may not have converged"
+            "stopped once both ends decided: eigenvalues behind the first of either end may not have converged"
         )
     return tuple(notes)
 

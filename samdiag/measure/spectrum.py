@@ -141,11 +141,11 @@ def _with_all_negatives(
 
 
 def decision_is_certain(radius: float, lr: float | None, momentum: float, tol: float) -> Decided:
-    """A stopping rule: both ends are known to `tol`, and every threshold a verdict compares them with is outside their bars.
+    """A stopping rule: both ends are known to `tol`, and no threshold that decides lies inside their bars.
 
     The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max. A lambda_min so small that no
-    saddle verdict can depend on it need be known only to IRRELEVANT_SLACK times the tolerance: it lies in the bulk, where
-    convergence is slow. What is saved are the eigenvalues behind the first of either end.
+    saddle verdict can depend on it need be known only to IRRELEVANT_SLACK times the tolerance: it lies in the bulk,
+    where convergence is slow. What is saved are the eigenvalues behind the first of either end.
     """
 
     def certain(ends: RitzEnds) -> bool:

@@ -35,34 +35,40 @@ class Batches:
 
 
 class Slices:
-    """Batches of a TensorDataset as slices of its tensors: the same rows as a DataLoader, not copied one by one."""
+    """Batches of a TensorDataset, gathered row sets at a time: what a DataLoader would give, not copied one by one."""
 
-    def __init__(self, dataset: TensorDataset, batch_size: int, num_samples: int) -> None:
-        self.tensors: tuple[Tensor, ...] = tuple(tensor[:num_samples] for tensor in dataset.tensors)
+    def __init__(self, dataset: TensorDataset, batch_size: int, order: Tensor) -> None:
+        self.tensors: tuple[Tensor, ...] = dataset.tensors
+        self.order = order
         self.batch_size = batch_size
-        self.num_samples = num_samples
+        self.num_samples = len(order)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         for start in range(0, self.num_samples, self.batch_size):
-            yield tuple(tensor[start : start + self.batch_size] for tensor in self.tensors)
+            rows = self.order[start : start + self.batch_size]
+            yield tuple(tensor[rows] for tensor in self.tensors)
 
     def __len__(self) -> int:
         return math.ceil(self.num_samples / self.batch_size)
 
 
-def cut(returned: Any, *, num_samples: int | None, batch_size: int | None) -> Batches:
-    """Batches of what a data factory returned: a Dataset is cut in its own order, batches are taken as they are.
+def cut(returned: Any, *, num_samples: int | None, batch_size: int | None, seed: int = 0) -> Batches:
+    """Batches of what a data factory returned: a Dataset is shuffled once and cut, batches are taken as they are.
+
+    The shuffle is what makes batches comparable: a data set sorted by class would give one-class batches, a first part
+    that is no sample of the whole, and a noise estimate that is far too large.
 
     Args:
         returned: a map-style Dataset, or a re-iterable of batches (a list, a DataLoader).
-        num_samples: how many samples of a Dataset are taken, from its beginning; None: all.
+        num_samples: how many samples of a Dataset are taken, at random; None: all.
         batch_size: of a Dataset's batches; default 256, and smaller where there would be fewer than 8 batches.
+        seed: of the shuffle.
 
     Raises:
         UsageError: it is empty, can be gone through only once, or is no data at all.
     """
     if isinstance(returned, Dataset) and not isinstance(returned, IterableDataset):
-        return _cut_dataset(returned, num_samples, batch_size)
+        return _cut_dataset(returned, num_samples, batch_size, seed)
     if num_samples is not None or batch_size is not None:
         todo = "leave them out, or return a torch Dataset"
         raise UsageError("data.num_samples and data.batch_size cut a Dataset, and data returned batches", todo)
@@ -88,7 +94,7 @@ def check_pairs(batch: Any, loss: str) -> None:
     raise UsageError(what, 'name a function of your own: loss = "module:function", taking (model, batch)')
 
 
-def _cut_dataset(dataset: Any, num_samples: int | None, batch_size: int | None) -> Batches:
+def _cut_dataset(dataset: Any, num_samples: int | None, batch_size: int | None, seed: int) -> Batches:
     try:
         population = len(dataset)
     except TypeError:
@@ -97,12 +103,13 @@ def _cut_dataset(dataset: Any, num_samples: int | None, batch_size: int | None) 
         raise UsageError("data returned an empty Dataset", "return at least one sample")
     taken = min(num_samples or population, population)
     size = min(batch_size or BATCH_SIZE, max(taken // MIN_BATCHES, 1))
+    own = torch.Generator().manual_seed(seed)  # not the global generator, which a pass over a DataLoader draws from
+    order = torch.randperm(population, generator=own)[:taken]
     items: Iterable[Any]
     if type(dataset) is TensorDataset:
-        items = Slices(dataset, size, taken)
+        items = Slices(dataset, size, order)
     else:
-        part = dataset if taken == population else Subset(dataset, range(taken))
-        own = torch.Generator().manual_seed(0)  # a DataLoader draws a seed on every pass: not from the global generator
+        part = Subset(dataset, order.tolist())
         items = DataLoader(part, batch_size=size, shuffle=False, generator=own)
     return Batches(items=items, population=population, as_in_training=False)
 

@@ -111,7 +111,12 @@ class _Maker:
         if "split" in value:
             arguments["split"] = value["split"]
         returned = call(found, described, **arguments)
-        return cut(returned, num_samples=value.get("num_samples"), batch_size=value.get("batch_size"))
+        return cut(
+            returned,
+            num_samples=value.get("num_samples"),
+            batch_size=value.get("batch_size"),
+            seed=self.resolution.settings["measure.seed"].value,
+        )
 
     def _loss(self) -> tuple[Callable[[Any, Any], Any], float | None, str | None]:
         """The function, what it never goes below, and its name where batches must be (inputs, targets)."""

@@ -52,5 +52,5 @@ def judge(m: Measurements) -> Finding | None:
             f"{m.gradient_ratio.value:.3g} times the gradient and the "
             "next step lands on the other wall. Further steps at this lr and rho do not come closer."
         ),
-        source="Bartlett, Long & Bousquet (bouncing across ravines); Long & Bartlett (edge of stability); theory A9",
+        source="Bartlett, Long & Bousquet (bouncing across ravines); Long & Bartlett; docs/theory.md A9",
     )

@@ -57,7 +57,7 @@ def judge(m: Measurements) -> Finding | None:
             "does not: plain gradient steps lower the loss, SAM's do not. More steps at this rho do not help; "
             "rho must decay."
         ),
-        source="SI (arXiv 2306.09850), convergence with constant rho; theory D",
+        source="SI (arXiv 2306.09850), convergence with constant rho; docs/theory.md D",
     )
 
 

@@ -39,5 +39,5 @@ def judge(m: Measurements) -> Finding | None:
             "progress_share": None if share is None else min(share, 1.0),
         },
         message=f"SAM's step goes downhill (cosine with the gradient {m.gradient_cosine.value:.3g}){pace}.{doubt}",
-        source="descent lemma; theory F",
+        source="descent lemma; docs/theory.md F",
     )

@@ -25,5 +25,5 @@ def judge(m: Measurements) -> Finding | None:
         f"{m.perturbed_grad_norm.value:.3g}: SAM stands still at a "
         f"point that is no minimum of the loss, and the SAM Jacobian attracts{modes}. Plain gradient steps "
         "would go on.",
-        "PARK (arXiv 2509.21818) Def. 2.1 and Sec. 3; SAM Jacobian by theory B2, B3",
+        "PARK (arXiv 2509.21818) Def. 2.1 and Sec. 3; SAM Jacobian by docs/theory.md B2, B3",
     )

@@ -25,5 +25,5 @@ def judge(m: Measurements) -> Finding | None:
         f"SAM's shifted gradient {m.perturbed_grad_norm.value:.3g} nearly vanishes although the gradient is "
         f"{m.grad_norm.value:.3g}, but the SAM "
         f"Jacobian repels (smallest real part {real}): the run is slow here and will drift off.",
-        "PARK (arXiv 2509.21818) Thm 2.2; SAM Jacobian by theory B2, B3",
+        "PARK (arXiv 2509.21818) Thm 2.2; SAM Jacobian by docs/theory.md B2, B3",
     )

@@ -48,7 +48,7 @@ def judge(m: Measurements) -> Finding | None:
             "loss": m.loss.value,
         },
         message=_message(m, resting),
-        source="second-order sufficient condition; theory A1",
+        source="second-order sufficient condition; docs/theory.md A1",
     )
 
 

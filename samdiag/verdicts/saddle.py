@@ -48,7 +48,7 @@ def evidence(m: Measurements, capture: Capture) -> dict[str, float | int | str |
         "slowdown": capture.slowdown,
         "gradient_norm": m.grad_norm.value,
         "critical_batch_size": batch_limit(m),
-        "batch_size": m.batch_size,
+        "batch_size": "full batch" if m.batch_size is None else m.batch_size,
     }
     if capture.binding is not None:
         numbers["binding_eigenvalue"] = capture.binding.direction.eigenvalue.value

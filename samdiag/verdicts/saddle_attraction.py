@@ -38,8 +38,6 @@ def judge(m: Measurements) -> Finding | None:
         severity=Severity.ERROR,
         confidence=confidence(m),
         evidence=evidence(m, capture),
-        message=(
-            f"SAM is held at a saddle: lambda_min = {m.lambda_min.value:.3g}, {strength}; {rest}.{batch_sentence(m)}"
-        ),
-        source="KIM (arXiv 2301.06308) Thm 1, corrected; theory A2, A5, A7",
+        message=(f"lambda_min = {m.lambda_min.value:.3g} and {strength}; {rest}.{batch_sentence(m)}"),
+        source="KIM (arXiv 2301.06308) Thm 1, corrected; docs/theory.md A2, A5, A7",
     )

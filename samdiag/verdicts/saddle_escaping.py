@@ -24,5 +24,5 @@ def judge(m: Measurements) -> Finding | None:
             f"near a saddle (lambda_min = {m.lambda_min.value:.3g}), but SAM leaves it at "
             f"{100 / capture.slowdown:.0f} % of SGD's rate."
         ),
-        source="KIM (arXiv 2301.06308) Thm 1; theory A4",
+        source="KIM (arXiv 2301.06308) Thm 1; docs/theory.md A4",
     )

@@ -29,5 +29,5 @@ def judge(m: Measurements) -> Finding | None:
             f"lambda_min = {m.lambda_min.value:.3g}, effective radius "
             f"{capture.negatives[0].radius:.3g}.{batch_sentence(m)}"
         ),
-        source="KIM (arXiv 2301.06308) Thm 1 and Sec. 4, graded; theory A4",
+        source="KIM (arXiv 2301.06308) Thm 1 and Sec. 4, graded; docs/theory.md A4",
     )

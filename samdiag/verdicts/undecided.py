@@ -51,7 +51,7 @@ def _finding(m: Measurements, reasons: list[str]) -> Finding:
             "effective_radius": m.effective_radius,
         },
         message="; ".join(reasons) + ".",
-        source="theory F5: a threshold inside an error bar decides nothing",
+        source="docs/theory.md F5: a threshold inside an error bar decides nothing",
     )
 
 

@@ -58,5 +58,5 @@ def judge(m: Measurements) -> Finding | None:
             f"lr × curvature = {position[1]:.3g} exceeds the stability edge 2(1+momentum) = {edge:.3g}: "
             "the iteration is thrown away from this point along the sharpest direction."
         ),
-        source="KIM (arXiv 2301.06308) Thm 1, upper end; classical heavy-ball stability, theory A1",
+        source="KIM (arXiv 2301.06308) Thm 1, upper end; classical heavy-ball stability, docs/theory.md A1",
     )
