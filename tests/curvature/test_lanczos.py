@@ -1,0 +1,162 @@
+"""Lanczos on operators with a prescribed spectrum: properties of the answer, and of the certificate behind it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from samdiag.curvature.certificate import spectrum_bounds
+from samdiag.curvature.lanczos import DENSE_LIMIT, KrylovSpectrum, RitzEnds, extremal_eigenpairs
+
+CPU = torch.device("cpu")
+
+
+def rotated(values: Tensor, seed: int = 0) -> Tensor:
+    """A symmetric matrix with these eigenvalues and random eigenvectors."""
+    generator = torch.Generator().manual_seed(seed)
+    q, _ = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=torch.float64))
+    return q @ torch.diag(values) @ q.T
+
+
+def solve(matrix: Tensor, **changes: object) -> KrylovSpectrum:
+    arguments: dict[str, object] = {
+        "num_eigenvalues": 3,
+        "tol": 1e-3,
+        "max_products": 300,
+        "generator": torch.Generator().manual_seed(1),
+        "device": CPU,
+        "dtype": torch.float64,
+    }
+    return extremal_eigenpairs(lambda v: matrix @ v, len(matrix), **(arguments | changes))  # type: ignore[arg-type]
+
+
+def network_like(dim: int, lowest: float, seed: int = 0) -> Tensor:
+    """A few large eigenvalues, a bulk at zero, and a bottom that hides next to it."""
+    generator = torch.Generator().manual_seed(seed)
+    bulk = (torch.rand(dim - 6, generator=generator, dtype=torch.float64) - 0.5) * 0.5 * lowest
+    return torch.cat(
+        [torch.tensor([40.0, 11.0, 5.0, -lowest, -0.6 * lowest, -0.3 * lowest], dtype=torch.float64), bulk]
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_bottom_is_right_although_it_is_a_thousandth_of_the_top(dtype: torch.dtype) -> None:
+    values = network_like(600, lowest=0.04)
+    matrix = rotated(values).to(dtype)
+    found = solve(matrix, dtype=dtype)
+    assert found.bottom[0] == pytest.approx(-0.04, rel=1e-3)
+    assert found.top[0] == pytest.approx(40.0, rel=1e-5)
+    assert found.bottom_converged[0]
+    assert found.top_converged[0]
+    assert not found.complete
+    assert found.steps < 200
+
+
+def test_ritz_vectors_are_orthonormal_and_their_residuals_are_what_they_say() -> None:
+    matrix = rotated(network_like(500, lowest=1.0))
+    found = solve(matrix, tol=1e-2)
+    vectors = torch.cat([found.top_vectors, found.bottom_vectors])
+    assert torch.allclose(vectors @ vectors.T, torch.eye(6, dtype=torch.float64), atol=1e-8)
+    for value, vector in zip((*found.top, *found.bottom), vectors, strict=True):
+        assert vector @ matrix @ vector == pytest.approx(value, abs=1e-8)
+    residual = torch.linalg.vector_norm(matrix @ found.bottom_vectors[0] - found.bottom[0] * found.bottom_vectors[0])
+    assert residual <= 1e-2 * abs(found.bottom[0])
+
+
+def test_a_tolerance_of_one_end_is_not_the_other_ends() -> None:
+    """1 % of lambda_max would call any value near zero converged: the bottom is judged by itself."""
+    matrix = rotated(network_like(600, lowest=0.004))
+    found = solve(matrix, tol=1e-2, num_eigenvalues=1)
+    assert found.bottom[0] == pytest.approx(-0.004, rel=1e-2)
+
+
+def test_small_dimensions_are_solved_completely_with_multiplicities() -> None:
+    values = torch.tensor([-2.0, -2.0, -2.0, 0.0, 0.0, 1.0, 5.0, 5.0], dtype=torch.float64)
+    found = solve(rotated(values), num_eigenvalues=5)
+    assert found.complete
+    assert torch.allclose(torch.tensor(found.all_values, dtype=torch.float64), values, atol=1e-12)
+    assert found.bottom == pytest.approx([-2, -2, -2, 0, 0], abs=1e-12)
+    assert found.top == pytest.approx([5, 5, 1, 0, 0], abs=1e-12)
+
+
+def test_breakdown_restarts_in_the_complement_and_finds_repeated_eigenvalues() -> None:
+    """Three distinct eigenvalues in 300 dimensions: the Krylov space is exhausted after three steps."""
+    values = torch.cat([torch.full((n,), v, dtype=torch.float64) for n, v in ((296, 1.0), (2, -3.0), (2, 7.0))])
+    assert len(values) > DENSE_LIMIT
+    found = solve(rotated(values), num_eigenvalues=3, tol=1e-6)
+    assert found.bottom[:2] == pytest.approx([-3.0, -3.0])
+    assert found.bottom[2] == pytest.approx(1.0)
+    assert found.top[:2] == pytest.approx([7.0, 7.0])
+
+
+def test_products_run_out_and_the_answer_says_so() -> None:
+    found = solve(rotated(torch.linspace(-1.0, 1.0, 600, dtype=torch.float64)), max_products=12)
+    assert found.steps == 12
+    assert not found.bottom_converged[0]
+    assert not found.top_converged[0]
+
+
+def test_a_certain_decision_stops_early() -> None:
+    matrix = rotated(network_like(600, lowest=0.004))
+    seen: list[RitzEnds] = []
+
+    def decided(ends: RitzEnds) -> bool:
+        seen.append(ends)
+        return len(seen) == 2
+
+    found = solve(matrix, decided=decided)
+    assert found.stopped_early
+    assert found.steps == 8
+    assert not solve(matrix).stopped_early
+
+
+def test_a_zero_operator_is_all_zero() -> None:
+    found = solve(torch.zeros(400, 400, dtype=torch.float64))
+    assert found.top[0] == 0.0
+    assert found.bottom[0] == 0.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), lowest=st.floats(0.01, 10), steps=st.integers(8, 60))
+def test_the_bounds_hold_however_early_the_run_stops(seed: int, lowest: float, steps: int) -> None:
+    """A Ritz value is above lambda_min at every step, the certificate below it (25 runs must not fail by chance)."""
+    values = network_like(400, lowest, seed)
+    found = solve(
+        torch.diag(values),
+        max_products=steps,
+        tol=1e-12,
+        generator=torch.Generator().manual_seed(seed),
+        num_eigenvalues=1,
+    )
+    low, high = spectrum_bounds(
+        found.alpha, found.beta, 400, low=found.bottom[0], high=found.top[0], probability=0.9999
+    )
+    assert low <= float(values.min()) <= found.bottom[0] + 1e-9
+    assert found.top[0] - 1e-9 <= float(values.max()) <= high + 1e-9
+
+
+def test_the_bound_is_violated_about_as_often_as_its_probability_allows() -> None:
+    """At probability 0.5 and with random starts, at most about half of 200 bounds may fail."""
+    values = network_like(300, 1.0)
+    failures = 0
+    for seed in range(200):
+        found = solve(
+            torch.diag(values),
+            max_products=6,
+            tol=1e-12,
+            num_eigenvalues=1,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        low, _ = spectrum_bounds(found.alpha, found.beta, 300, low=found.bottom[0], high=found.top[0], probability=0.5)
+        failures += low > float(values.min())
+    assert failures <= 110
+
+
+def test_the_bound_is_tight_once_converged() -> None:
+    values = network_like(500, 1.0)
+    found = solve(torch.diag(values), tol=1e-6, num_eigenvalues=1)
+    low, _ = spectrum_bounds(found.alpha, found.beta, 500, low=found.bottom[0], high=found.top[0], probability=0.99)
+    assert low == pytest.approx(-1.0, rel=0.02)
