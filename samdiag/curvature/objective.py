@@ -61,7 +61,7 @@ class Objective:
         self._batches = [_Batch(data, count) for data, count in batches]
         self._graph_memory = graph_memory
         self.num_products = 0
-        self.num_gradients = 0
+        self.num_gradients = 0.0
         self.split = 0
         self.parameters: list[nn.Parameter] = []
         self.flat = torch.empty(0)
@@ -117,18 +117,25 @@ class Objective:
                     each(batch.count, value)
         return total / self.num_samples
 
-    def gradient(self, each: Callable[[int, float, Tensor], None] | None = None) -> tuple[float, Tensor]:
-        """Mean loss and its gradient [num_params] in float64; `each(count, loss, gradient of the batch)` sees every
-        batch.
+    def gradient(
+        self, each: Callable[[int, float, Tensor], None] | None = None, *, half: int | None = None
+    ) -> tuple[float, Tensor]:
+        """Mean loss and its gradient [num_params] in float64.
+
+        Args:
+            each: sees (count, loss, gradient) of every batch.
+            half: 0 or 1 takes every other batch only, beginning with that one.
         """
-        total, gradient = 0.0, torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
-        for batch, (value, own) in self._over_batches(self._batch_gradient):
+        total, samples = 0.0, 0
+        gradient = torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
+        for batch, (value, own) in self._over_batches(self._batch_gradient, half):
             total += batch.count * value
+            samples += batch.count
             gradient.add_(own, alpha=batch.count)
             if each:
                 each(batch.count, value, own)
-        self.num_gradients += 1
-        return total / self.num_samples, gradient / self.num_samples
+        self.num_gradients += 1 if half is None else 0.5
+        return total / samples, gradient / samples
 
     def product(self, vector: Tensor, each: PerBatch | None = None) -> Tensor:
         """Hessian times `vector` [num_params] at the current point; graphs are kept while they fit in memory."""
@@ -244,9 +251,9 @@ class Objective:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             self._build_graph(batch)
 
-    def _over_batches(self, work: Callable[[_Batch], T]) -> Iterator[tuple[_Batch, T]]:
+    def _over_batches(self, work: Callable[[_Batch], T], half: int | None = None) -> Iterator[tuple[_Batch, T]]:
         """Runs `work` on every batch; one that does not fit in memory is halved for good and tried again."""
-        i = 0
+        i, step = half or 0, 1 if half is None else 2
         while i < len(self._batches):
             batch = self._batches[i]
             try:
@@ -257,7 +264,7 @@ class Objective:
                 self._split(i)
                 continue
             yield batch, done
-            i += 1
+            i += step
 
     def _split(self, i: int) -> None:
         batch = self._batches[i]

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from samdiag.curvature.objective import Objective
 from samdiag.measure.ascent import Ascent, variant_named
+from samdiag.measure.bias import subset_bias
+from samdiag.measure.point import Point, evaluate
 from samdiag.measure.statistics import BatchValues, trace_of_noise
 from samdiag.types import UNKNOWN, Estimate
-
-
-@dataclass(slots=True)
-class Point:
-    """Loss and gradient at one point, with the per-batch losses.
-
-    Attributes:
-        x: [num_params] float64; gradient likewise.
-    """
-
-    x: Tensor
-    loss: float
-    gradient: Tensor
-    losses: BatchValues
-    squared_norms: list[float] = field(default_factory=list)  # |D^½ g_b|² per batch, in the variant's metric
-    plain_squared_norms: list[float] = field(default_factory=list)
-
-    @property
-    def norm(self) -> float:
-        return float(torch.linalg.vector_norm(self.gradient))
 
 
 @dataclass(slots=True)
@@ -53,30 +35,13 @@ class Gap:
     normalised_noise: float  # tr of D^½ C D^½: the noise in the norm that divides rho
 
 
-def evaluate(objective: Objective, x: Tensor, metric: Tensor | None = None) -> Point:
-    """Loss and gradient at `x` [num_params]; the objective is left there."""
-    objective.move_to(x)
-    losses = BatchValues()
-    squared: list[float] = []
-    plain: list[float] = []
-
-    def note(count: int, loss: float, own: Tensor) -> None:
-        losses.add(count, loss)
-        own = own.double()
-        plain.append(float(torch.dot(own, own)))
-        squared.append(plain[-1] if metric is None else float(torch.dot(own, metric * own)))
-
-    loss, gradient = objective.gradient(note)
-    return Point(x=x, loss=loss, gradient=gradient, losses=losses, squared_norms=squared, plain_squared_norms=plain)
-
-
 def measure_gap(
     objective: Objective, x: Tensor, *, rho: float, variant: str, weight_decay: float, population: int | None
 ) -> Gap:
-    """Both gradients with their errors, from four passes over the batches; the objective is left at `x`.
+    """Both gradients with their errors, from about seven passes over the batches; the objective is left at `x`.
 
-    The standard errors treat the displacement e(x) as given (its own sampling error is of second order in the ratio
-    |g_b|/|g|).
+    A sampling error has two parts, added in quadrature: the standard error over batches with e(x) held fixed, and the
+    bias that a subset has because its gradient is longer than the whole set's and points elsewhere (`measure.bias`).
 
     Source: theory B1, F1; standard errors by the delta method on per-batch projections.
     """
@@ -86,7 +51,7 @@ def measure_gap(
     here = evaluate(objective, x, ascent.metric)
     there = evaluate(objective, x + ascent.displacement)
     projections = _Projections.at(objective, here, there)
-    objective.move_to(x)
+    found = projections.estimates(here, there, weight_decay, population)
     noise = trace_of_noise(here.losses.counts, here.plain_squared_norms, here.norm**2)
     metric_norm = here.norm**2 if ascent.metric is None else float(torch.dot(g, ascent.metric * g))
     in_metric = trace_of_noise(here.losses.counts, here.squared_norms, metric_norm)
@@ -94,21 +59,30 @@ def measure_gap(
     if here.losses.counts == there.losses.counts:
         for count, a, b in zip(here.losses.counts, here.losses.values, there.losses.values, strict=True):
             differences.add(count, b - a)
+    found["loss"] = Estimate(value=here.loss, sampling_error=here.losses.standard_error(population))
+    found["perturbed_loss"] = Estimate(value=there.loss, sampling_error=there.losses.standard_error(population))
+    found["loss_change"] = Estimate(
+        value=there.loss - here.loss,
+        error=4 * torch.finfo(objective.dtype).eps * (abs(here.loss) + abs(there.loss)),  # two losses, two roundings
+        sampling_error=differences.standard_error(population) if differences.counts else None,
+    )
+    bias = subset_bias(objective, here, there, rho=rho, variant=variant, population=population)
+    objective.move_to(x)
     return Gap(
         here=here,
         there=there,
         ascent=ascent,
-        loss=Estimate(value=here.loss, sampling_error=here.losses.standard_error(population)),
-        perturbed_loss=Estimate(value=there.loss, sampling_error=there.losses.standard_error(population)),
-        loss_change=Estimate(
-            value=there.loss - here.loss,
-            error=4 * torch.finfo(objective.dtype).eps * (abs(here.loss) + abs(there.loss)),
-            sampling_error=differences.standard_error(population) if differences.counts else None,
-        ),
-        **projections.estimates(here, there, weight_decay, population),
+        **{name: _widened(estimate, bias.get(name, 0.0)) for name, estimate in found.items()},
         noise_trace=UNKNOWN if noise is None else Estimate(value=noise[0], sampling_error=noise[1]),
         normalised_noise=in_metric[0] if in_metric else 0.0,
     )
+
+
+def _widened(estimate: Estimate, bias: float) -> Estimate:
+    """The estimate with a bias of unknown remainder added to its standard error in quadrature."""
+    if estimate.sampling_error is None:
+        return estimate
+    return replace(estimate, sampling_error=math.hypot(estimate.sampling_error, bias))
 
 
 @dataclass(slots=True)

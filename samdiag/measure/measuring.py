@@ -98,7 +98,7 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
             num_batches=len(objective.counts),
             population=ready.population,
             num_products=objective.num_products,
-            num_gradients=objective.num_gradients,
+            num_gradients=round(objective.num_gradients),
             loss_lower_bound=ready.loss_lower_bound,
             loss=gap.loss,
             grad_norm=_with_rounding(gap.grad_norm, check, spectrum, x, objective),
@@ -137,12 +137,17 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
                 reason=check.reason,
             ),
             second_opinion=opinion,
-            notes=_notes(ready, spectrum),
+            notes=_notes(ready, spectrum, gap),
         )
 
 
-def _notes(ready: Opened, spectrum: Spectrum) -> tuple[str, ...]:
+def _notes(ready: Opened, spectrum: Spectrum, gap: Gap) -> tuple[str, ...]:
     notes = list(ready.notes)
+    if gap.grad_norm.low <= 0 < (gap.grad_norm.sampling_error or 0.0):
+        notes.append(
+            f"the gradient of these {ready.objective.num_samples} samples cannot be told from sampling noise: the two "
+            "gradients and their ratio say little about the whole training set; use more --samples"
+        )
     if ready.objective.split:
         notes.append(
             f"memory ran out: batches were halved {ready.objective.split} time(s); right when the loss is a "
@@ -168,7 +173,7 @@ def _gradient_scale(gap: Gap, ready: Opened, settings: MeasureSettings) -> float
         return None
     noise, samples, population = gap.normalised_noise, ready.objective.num_samples, ready.population
     unseen = max(0.0, 1.0 - samples / population) if population else 1.0
-    partial = population is not None and samples < population
+    partial = population is None or samples < population
     squared = max(norm**2 - (noise / samples * unseen if partial else 0.0), 0.0)
     if ready.batch_size is not None:
         squared += noise / ready.batch_size * (1.0 - ready.batch_size / population if population else 1.0)

@@ -66,7 +66,7 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
             bound = _check_loss(objective)
         total, counts = objective.num_samples, objective.counts
         population = problem.population
-        if population is None:
+        if population is None and len(counts) > 1:
             notes.append(
                 f"sampling errors treat the {total} samples as drawn from a larger set; "
                 "Problem(population=…) says when they are all of it"
