@@ -188,11 +188,9 @@ class Measurements:
     quadratic_error: (
         float | None
     )  # ‖g+ − g − He‖/‖He‖: how far the second-order picture is from what happens at radius rho
-    lookahead_loss: float | None  # loss after two SAM steps of size lr/(1+gamma); None without lr or gradient
+    lookahead_loss: float | None  # after lookahead_steps SAM steps of size lr/(1+gamma), bounces averaged out
     lookahead_loss_sgd: float | None  # the same with plain gradient steps
-    lookahead_cosine: (
-        float | None
-    )  # cosine of the gradients before and after the first SAM step; −1 on a period-2 bounce
+    lookahead_cosine: float | None  # of the gradients before and after the first SAM step; −1 on a period-2 bounce
     ridge_distance: Estimate
     ridge_searched: float  # no ridge nearer than this along the ascent direction
     # curvature
@@ -213,6 +211,7 @@ class Measurements:
     jacobian_zero: float | None  # modulus up to which one of them counts as a zero mode
     self_check: SelfCheck
     second_opinion: SecondOpinion | None = None
+    lookahead_steps: int = 2
     notes: tuple[str, ...] = ()
 
 

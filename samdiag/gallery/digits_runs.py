@@ -4,12 +4,12 @@ The stuck run is a mistake that is easy to make. The usual rho of *adaptive* SAM
 SAM (2.0 against 0.05), because there the step is scaled by the weights. Whoever takes the number over and forgets the
 switch runs plain SAM at rho = 2, and on full batches nothing frees it from the saddle near the zero network.
 
-Measured with dense float64 Hessians. Stuck: loss 2.303 = ln 10, |g| of 0.01 to 0.02, lambda_min = −0.24 and
+Measured with dense float64 Hessians, seed 0. Stuck: loss 2.303 = ln 10, |g| of 0.01 to 0.02, lambda_min = −0.24 and
 rho·|lambda_min|/|g| of 25 to 45; the 288 negative eigenvalues of any size are all captured. 2000 more steps leave the
 loss where it is; 500 steps of plain gradient descent from the same weights take it to 0.25. Healthy: loss 0.12, and
-0.03 after 2000 more steps. The same holds for seeds 0 to 7, for rho 1.75 to 2.5 at this lr, and at rho = 2 for lr
-0.2, 0.3 and 0.5; rho = 1.5 is marginal. The stuck run bounces about the saddle, so its last digits depend on the
-machine; where it is does not.
+0.03 after 2000 more steps. Seeds 1 to 7 end the same way (seed 3 is still on its way into the saddle after 500
+steps), and so do rho 1.75 to 2.5 at this lr and rho = 2 at lr 0.3 and 0.5; rho = 1.5 is marginal. The stuck run
+bounces about the saddle, so its last digits depend on the machine; where it is does not.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from samdiag.curvature.batches import count_samples
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.self_check import CheckResult, check_products
 from samdiag.measure.gap import Gap, measure_gap
-from samdiag.measure.lookahead import Lookahead, look_ahead
+from samdiag.measure.lookahead import STEPS, Lookahead, look_ahead
 from samdiag.measure.opening import Opened, opened, user_code
 from samdiag.measure.ridge import measure_ridge
 from samdiag.measure.sam_jacobian import measure_jacobian
@@ -114,6 +114,7 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
             lookahead_loss=ahead.loss if ahead else None,
             lookahead_loss_sgd=ahead.loss_sgd if ahead else None,
             lookahead_cosine=ahead.cosine if ahead else None,
+            lookahead_steps=STEPS,
             ridge_distance=ridge.distance,
             ridge_searched=ridge.searched,
             lambda_max=spectrum.top[0],

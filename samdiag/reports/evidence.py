@@ -35,7 +35,9 @@ def _gradient_rows(m: Measurements) -> list[EvidenceRow]:
         rows.insert(5, _row(m, "ratio with weight decay", m.update_ratio, _ratio_note(m.update_ratio)))
     if m.lookahead_loss is not None:
         note = "" if m.lookahead_loss_sgd is None else f"plain SGD: {number(m.lookahead_loss_sgd)}"
-        rows.append(EvidenceRow(label="loss after two steps", value=number(m.lookahead_loss), note=note))
+        rows.append(
+            EvidenceRow(label=f"loss after {m.lookahead_steps} steps", value=number(m.lookahead_loss), note=note)
+        )
     return rows
 
 

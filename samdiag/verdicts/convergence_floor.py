@@ -62,16 +62,15 @@ def judge(m: Measurements) -> Finding | None:
 
 
 def _only_sam_is_stuck(m: Measurements) -> bool:
-    """SAM's two steps gain nothing (or nothing that counts within HORIZON) while SGD's two steps gain more than
-    rounding.
-    """
+    """SAM's next steps gain nothing, or nothing that counts within HORIZON; plain steps gain more than rounding."""
     assert m.loss.value is not None
     assert m.lookahead_loss_sgd is not None
     gain = m.loss.value - m.lookahead_loss_sgd
+    per_step = gain / m.lookahead_steps * (1.0 + m.momentum) / (1.0 - m.momentum)
     if gain <= max(m.loss_change.error, 1e-12 * abs(m.loss.value)):
         return False
     share = progress(m)
     if share is None or m.loss_lower_bound is None:
         return lowers_loss(m) is False
-    sgd = gain / 2.0 * (1.0 + m.momentum) / (1.0 - m.momentum) * t.HORIZON / (m.loss.value - m.loss_lower_bound)
+    sgd = per_step * t.HORIZON / (m.loss.value - m.loss_lower_bound)
     return share < t.PROGRESS <= sgd

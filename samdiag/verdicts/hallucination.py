@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from samdiag.theory.hallucination import is_attracting
 from samdiag.types import Confidence, Finding, Measurements, Severity
-from samdiag.verdicts.reading import is_hallucination_candidate
+from samdiag.verdicts.reading import is_downhill_hallucination, is_hallucination_candidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ def read_hallucination(m: Measurements) -> Hallucination | None:
     values = [complex(re, im) for re, im in m.jacobian_eigenvalues]
     zero = m.jacobian_zero or 0.0
     attracting, modes = is_attracting(values, zero, m.lr, m.momentum)
+    if attracting and not is_downhill_hallucination(m):
+        return None
     live = [v for v in values if abs(v) > zero]
     return Hallucination(
         attracting=attracting, zero_modes=modes, smallest=min(live, key=lambda v: v.real) if live else None
@@ -38,7 +40,7 @@ def finding(m: Measurements, h: Hallucination, verdict: str, severity: Severity,
     return Finding(
         verdict=verdict,
         severity=severity,
-        confidence=Confidence.LOW if not (falls or not h.attracting) else _grade(m),
+        confidence=_grade(m) if falls or not h.attracting else Confidence.LOW,
         evidence={
             "gradient_norm": m.grad_norm.value,
             "perturbed_gradient_norm": m.perturbed_grad_norm.value,

@@ -62,8 +62,7 @@ def is_critical(m: Measurements) -> bool:
 
 
 def is_hallucination_candidate(m: Measurements) -> bool | None:
-    """Whether the shifted gradient vanishes although the gradient does not; None when the error bars contain the
-    threshold.
+    """Whether the shifted gradient vanishes although the gradient does not; None when the error bars leave it open.
 
     Source: PARK Def. 2.1; theory B6.
     """
@@ -75,23 +74,34 @@ def is_hallucination_candidate(m: Measurements) -> bool | None:
     return None if r.low < t.HALLUCINATION_RATIO and r.value < t.HALLUCINATION_RATIO else False
 
 
+def is_downhill_hallucination(m: Measurements) -> bool:
+    """The whole signature: the shifted gradient vanishes, and the perturbed point does not lie higher.
+
+    Where f(x+) is higher for certain, a run is only passing a zero of the shifted gradient on its way into a saddle,
+    and the saddle verdicts apply.
+
+    Source: theory B6.
+    """
+    return is_hallucination_candidate(m) is True and m.loss_change.low <= 0
+
+
 def progress(m: Measurements) -> float | None:
     """Share of the remaining loss that SAM's present pace takes off within HORIZON steps; None when it cannot be told.
 
-    Needs lr and a known lower bound of the loss. The pace is the mean of two lookahead steps of lr/(1+gamma), scaled
-    to momentum's long-run step lr/(1−gamma).
+    Needs lr and a known lower bound of the loss. The pace is that of the lookahead steps of lr/(1+gamma), scaled to
+    momentum's long-run step lr/(1−gamma).
     """
     if m.lookahead_loss is None or m.loss_lower_bound is None or m.loss.value is None:
         return None
     left = m.loss.value - m.loss_lower_bound
     if left <= 0:
         return 0.0
-    per_step = (m.loss.value - m.lookahead_loss) / 2.0 * (1.0 + m.momentum) / (1.0 - m.momentum)
+    per_step = (m.loss.value - m.lookahead_loss) / m.lookahead_steps * (1.0 + m.momentum) / (1.0 - m.momentum)
     return per_step * t.HORIZON / left
 
 
 def lowers_loss(m: Measurements) -> bool | None:
-    """Whether the next two SAM steps lower the loss by more than rounding; None without lr."""
+    """Whether the next SAM steps lower the loss by more than rounding; None without lr."""
     if m.lookahead_loss is None or m.loss.value is None:
         return None
     return m.loss.value - m.lookahead_loss > max(m.loss_change.error, 1e-12 * abs(m.loss.value))
@@ -192,7 +202,7 @@ def read_capture(m: Measurements) -> Capture:
     kept = max(best, hidden)
     slowdown = sgd / kept if kept > 0 else math.inf
     all_captured = fates == {Fate.CAPTURED}
-    captured = all_captured and (m.spectrum_complete or slowdown >= t.PRACTICAL_CAPTURE)
+    captured = all_captured and (m.spectrum_complete or _is_practically_captured(m, slowdown))
     return Capture(
         negatives=negatives,
         sign_uncertain=uncertain,
@@ -205,6 +215,19 @@ def read_capture(m: Measurements) -> Capture:
             default=None,
         ),
     )
+
+
+def _is_practically_captured(m: Measurements, slowdown: float) -> bool:
+    """Whether what an incomplete spectrum leaves open is too slow to count.
+
+    SGD needs EXITS_NEEDED e-foldings of 1/(eta|lambda_min|) steps each; SAM that many times `slowdown`.
+    """
+    if slowdown < t.PRACTICAL_CAPTURE or m.lambda_min.value is None:
+        return False
+    if m.lr is None:
+        return True
+    pace = m.lr * abs(m.lambda_min.value) / (1.0 - m.momentum)
+    return slowdown * t.EXITS_NEEDED / pace >= t.HORIZON
 
 
 def _sign_uncertain(m: Measurements) -> bool:

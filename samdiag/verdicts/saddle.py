@@ -9,7 +9,7 @@ from samdiag.types import Confidence, Measurements
 from samdiag.verdicts.reading import (
     Capture,
     capture_threshold,
-    is_hallucination_candidate,
+    is_downhill_hallucination,
     is_near_saddle,
     leaving_is_worth_it,
     read_capture,
@@ -20,7 +20,7 @@ def applicable(m: Measurements) -> Capture | None:
     """The capture reading where a saddle verdict makes sense: negative directions for certain, near, not hallucinated,
     worth leaving.
     """
-    if is_hallucination_candidate(m):
+    if is_downhill_hallucination(m):
         return None
     capture = read_capture(m)
     if not capture.negatives or not capture.decided or not leaving_is_worth_it(m):

@@ -8,6 +8,7 @@ from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.reading import (
     Fate,
     is_critical,
+    is_downhill_hallucination,
     is_hallucination_candidate,
     is_near_saddle,
     is_small_loss,
@@ -72,7 +73,7 @@ def _reasons(m: Measurements) -> list[str]:
 
 
 def _saddle_reasons(m: Measurements) -> list[str]:
-    if is_hallucination_candidate(m) or not leaving_is_worth_it(m):
+    if is_downhill_hallucination(m) or not leaving_is_worth_it(m):
         return []
     capture = read_capture(m)
     if is_critical(m) and capture.sign_uncertain and not is_small_loss(m):
