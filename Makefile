@@ -26,7 +26,7 @@ imports: install
 	$(BIN)/lint-imports
 
 test: lint types imports
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: install
 	$(BIN)/python -m pytest -n auto -m slow
