@@ -212,6 +212,7 @@ class Measurements:
     self_check: SelfCheck
     second_opinion: SecondOpinion | None = None
     lookahead_steps: int = 2
+    ascent_noise: float = 0.0  # the noise part tr C/m of what divides rho, squared; 0: full batch, or nothing divides
     notes: tuple[str, ...] = ()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from samdiag.advice.situation import MIN_BATCH, Situation
-from samdiag.theory.prescription import NOISE_TEMPERATURE_FACTOR, freeing_batch_size
+from samdiag.theory.prescription import freeing_batch_size
 from samdiag.types import Advice
 
 SOURCE = "docs/theory.md A7, D2"
+MAX_HEATING = 16.0  # times; leaving needs 4(rho_eff|lam|)², so this serves directions captured by up to a factor of two
 
 
 def keep(situation: Situation, reason: str) -> Advice:
@@ -30,11 +31,11 @@ def free(situation: Situation) -> Advice:
     The noise that counts is that of the batch behind the *ascent* gradient: with micro-batched SAM the micro-batch may
     shrink instead.
 
-    A batch that would raise the noise temperature eta/(B(1−gamma)) more than NOISE_TEMPERATURE_FACTOR times is not
-    recommended: on MNIST, 14 samples in place of 1000 at rho 2 left the saddle for a loss of 0.20 in 2000 steps, and
+    A batch that would raise the noise temperature eta/(B(1−gamma)) more than MAX_HEATING times is not recommended: on
+    MNIST, 14 samples in place of 1000 at rho 2 left the saddle for a loss of 0.20 in 2000 steps, and
     rho = 0.5|g|/|lambda_min| reached 0.02 in 500.
 
-    Source: theory D2, with D3's cap on the noise temperature applied to B as well.
+    Source: theory D2, with a cap on the noise temperature as D3 has one.
     """
     m = situation.m
     if situation.bottom is None:
@@ -50,7 +51,7 @@ def free(situation: Situation) -> Advice:
     if m.noise_trace.value <= 0:
         return silence(situation, "the gradients of all batches agree: there is no noise to free the saddle")
     lam = situation.bottom.eigenvalue.value or 0.0
-    limit = freeing_batch_size(m.noise_trace.value, m.rho, lam, m.grad_norm.value or 0.0)
+    limit = freeing_batch_size(m.noise_trace.value, m.rho, lam, situation.bottom.offset, weight_decay=m.weight_decay)
     if limit < 1:
         return silence(
             situation, f"even a single sample's noise is too weak at this rho (B ≤ {limit:.2g} would be needed)"
@@ -63,17 +64,17 @@ def free(situation: Situation) -> Advice:
             f"only batches of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} "
             "that are prescribed",
         )
-    if situation.batch_size is not None and limit < situation.batch_size / NOISE_TEMPERATURE_FACTOR:
+    if situation.batch_size is not None and limit < situation.batch_size / MAX_HEATING:
         return silence(
             situation,
-            f"batches of at most {limit:.0f} samples would free it, but that heats the gradient noise more than "
-            f"{NOISE_TEMPERATURE_FACTOR:.0f} times: change rho instead",
+            f"batches of at most {math.floor(limit)} samples would free it, but heat the gradient noise more than "
+            f"{MAX_HEATING:.0f} times: change rho instead",
         )
     return Advice(
         current=situation.batch_size,
         recommended=float(math.floor(limit)),
         interval=(1.0, limit),
         binding="saddle trap",
-        reason=f"batches of at most {limit:.0f} samples (the ascent batch counts) keep half of SGD's escape rate",
+        reason=f"at most {math.floor(limit)} samples (the ascent batch counts) keep half of SGD's escape rate",
         source=SOURCE,
     )

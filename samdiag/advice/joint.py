@@ -14,7 +14,8 @@ from samdiag.theory.saddle import shifted_eigenvalue
 from samdiag.types import Advice, Finding, Measurements, Prescription
 
 MAX_STEPS = 100_000  # an escape predicted to take longer than this is no escape (theory D6: N_escape > N)
-REDIAGNOSE = "diagnose again after any change: leaving one trap can lead into another (theory B7)"
+REDIAGNOSE = "diagnose again after any change: leaving one trap can lead into another (docs/theory.md B7)"
+AFTERWARDS = "this rho is for leaving: what keeps the saddle away afterwards may be larger"
 UNDECIDED = "the measurement decides nothing here; see the finding"
 
 
@@ -36,7 +37,7 @@ def prescribe(m: Measurements, findings: tuple[Finding, ...]) -> Prescription:
         why = "the floor lambda_max·rho is proportional to rho: decay rho towards 0 to go on"
         return _only_rho(situation, rho.decay(situation, "convergence floor", why))
     if verdict == "bounce":
-        why = "the bounce's size is proportional to rho: decay rho (or lr) to come closer"
+        why = "the bounce's size is proportional to rho: decay rho to come closer"
         return _only_rho(situation, rho.decay(situation, "edge of stability", why))
     if verdict == "undecided":
         return Prescription(
@@ -62,7 +63,7 @@ def _leave_hallucination(situation: Situation) -> Prescription:
         rho=shrunk,
         momentum=momentum.keep(situation, keep),
         batch_size=batch_size.keep(situation, keep),
-        notes=(REDIAGNOSE, "a warm start with plain gradient descent is not a cure in itself (theory B7)"),
+        notes=(REDIAGNOSE, "a warm start with plain gradient descent is not a cure in itself (docs/theory.md B7)"),
     )
 
 
@@ -104,23 +105,24 @@ def _leave_saddle(situation: Situation) -> Prescription:
 
 
 def _finish(situation: Situation, radius_advice: Advice, size: Advice, scale: float) -> Prescription:
-    """Momentum for the new rho and B, and the escape time they predict."""
+    """Momentum for the new rho and B, and the escape time they predict; `scale` is what divides rho under them."""
     m = situation.m
     assert situation.bottom is not None
     if radius_advice.recommended is None or scale <= 0:
         reason = "nothing to speed up while the saddle captures"
         return Prescription(rho=radius_advice, momentum=momentum.silence(situation, reason), batch_size=size)
     radius = radius_advice.recommended / scale
-    chosen = size.recommended if size.recommended is not None else (float(m.batch_size) if m.batch_size else None)
+    new_size = size.recommended if size.binding is not None else None
+    chosen = new_size if new_size is not None else (float(m.batch_size) if m.batch_size else None)
     speed = momentum.match(situation, radius=radius, batch_size=chosen)
-    steps, note = _predicted_steps(situation, radius, scale, speed, chosen)
+    steps, note = _predicted_steps(situation, radius, speed, chosen)
     return Prescription(
-        rho=radius_advice, momentum=speed, batch_size=size, escape_steps=steps, notes=(REDIAGNOSE, *note)
+        rho=radius_advice, momentum=speed, batch_size=size, escape_steps=steps, notes=(*note, AFTERWARDS, REDIAGNOSE)
     )
 
 
 def _predicted_steps(
-    situation: Situation, radius: float, scale: float, speed: Advice, batch: float | None
+    situation: Situation, radius: float, speed: Advice, batch: float | None
 ) -> tuple[float | None, tuple[str, ...]]:
     """N_escape under the new settings, or why it cannot be given.
 
@@ -138,7 +140,7 @@ def _predicted_steps(
     steps = escape_steps(
         offset=abs(bottom.offset / lam),
         noise=noise,
-        exit_distance=(scale if m.variant != "usam" else (m.grad_norm.value or 0.0)) / abs(lam),
+        exit_distance=situation.gradient_at(batch) / abs(lam),
         mu=shifted_eigenvalue(lam, radius, m.weight_decay),
         lr=m.lr,
         momentum=gamma,

@@ -40,7 +40,7 @@ def match(situation: Situation, *, radius: float, batch_size: float | None) -> A
         return silence(situation, "the learning rate is not known: give --lr")
     lam = situation.bottom.eigenvalue.value or 0.0
     mu = shifted_eigenvalue(lam, radius, m.weight_decay)
-    gamma = matching_momentum(lam, mu, m.lr, m.momentum)
+    gamma = matching_momentum(lam, mu, m.lr, m.momentum, m.weight_decay)
     if gamma is None:
         why = (
             "the direction stays captured, and momentum never frees it"

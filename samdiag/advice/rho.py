@@ -39,7 +39,7 @@ def shrink(situation: Situation, why: str) -> Advice:
         return silence(situation, "nothing measured bounds rho from above")
     limit, name = bounds[0]
     if limit <= 0:
-        return silence(situation, _impossible(name))
+        return silence(situation, _impossible(situation, name))
     others = ", ".join(f"{n} ≤ {v:.3g}" for v, n in bounds[1:])
     return Advice(
         current=situation.m.rho,
@@ -59,7 +59,12 @@ def decay(situation: Situation, binding: str, reason: str) -> Advice:
     )
 
 
-def _impossible(name: str) -> str:
+def _impossible(situation: Situation, name: str) -> str:
+    if name == "saddle trap" and (situation.m.grad_norm.value or 0.0) > 0:
+        return (
+            "neither noise nor an offset along the escape direction: its gradient is zero, so every rho captures it; "
+            "switch to SGD or USAM for a while, or add gradient noise with smaller batches"
+        )
     if name == "saddle trap":
         return (
             "full-batch SAM exactly at a critical point is captured for every rho: switch to SGD or USAM for a while, "

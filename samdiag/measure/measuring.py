@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
             dtype=objective.dtype,
             count=problem.num_samples or count_samples,
         )
-        radius = settings.rho if scale is None else (settings.rho / scale if scale > 0 else math.inf)
+        radius = settings.rho if scale is None else (settings.rho / scale.value if scale.value > 0 else math.inf)
         spectrum = measure_spectrum(
             objective,
             num_eigenvalues=settings.num_eigenvalues,
@@ -115,6 +116,7 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
             lookahead_loss_sgd=ahead.loss_sgd if ahead else None,
             lookahead_cosine=ahead.cosine if ahead else None,
             lookahead_steps=STEPS,
+            ascent_noise=scale.noise if scale else 0.0,
             ridge_distance=ridge.distance,
             ridge_searched=ridge.searched,
             lambda_max=spectrum.top[0],
@@ -161,8 +163,16 @@ def _notes(ready: Opened, spectrum: Spectrum, gap: Gap) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _gradient_scale(gap: Gap, ready: Opened, settings: MeasureSettings) -> float | None:
-    """What divides rho on average: √(|g|² + tr C/m), in the variant's metric; None for USAM, where nothing does.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    """What divides rho on average, √(|g|² + tr C/m) in the variant's metric: its value and its noise part squared."""
+
+    value: float
+    noise: float
+
+
+def _gradient_scale(gap: Gap, ready: Opened, settings: MeasureSettings) -> _Scale | None:
+    """The scale of the ascent gradient; None for USAM, where nothing divides rho.
 
     |g|² is corrected for the sampling noise in it when the analysed samples are not the whole training set, and the
     noise of a batch drawn without replacement carries the finite-population factor.
@@ -176,12 +186,13 @@ def _gradient_scale(gap: Gap, ready: Opened, settings: MeasureSettings) -> float
     unseen = max(0.0, 1.0 - samples / population) if population else 1.0
     partial = population is None or samples < population
     squared = max(norm**2 - (noise / samples * unseen if partial else 0.0), 0.0)
+    ascent = 0.0
     if ready.batch_size is not None:
-        squared += noise / ready.batch_size * (1.0 - ready.batch_size / population if population else 1.0)
-    return math.sqrt(squared)
+        ascent = noise / ready.batch_size * (1.0 - ready.batch_size / population if population else 1.0)
+    return _Scale(value=math.sqrt(squared + ascent), noise=ascent)
 
 
-def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale: float | None) -> Lookahead | None:
+def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale: _Scale | None) -> Lookahead | None:
     if settings.lr is None or gap.here.norm == 0:
         return None
     norm = gap.ascent.normaliser
@@ -190,7 +201,7 @@ def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale
         gap.here.x,
         rho=settings.rho,
         variant=settings.variant,
-        shrink=norm / scale if norm and scale else 1.0,
+        shrink=norm / scale.value if norm and scale and scale.value > 0 else 1.0,
         lr=settings.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

@@ -95,7 +95,7 @@ VERDICT_WORDS: Mapping[str, VerdictWords] = {
     ),
     "minimum": VerdictWords(
         headline="At a minimum",
-        meaning="The gradient is negligible and no downhill direction was found: this run has converged.",
+        meaning="Nothing that counts is left to gain here: this run has converged.",
         severity=Severity.INFO,
         color="green",
     ),

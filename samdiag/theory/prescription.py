@@ -22,45 +22,59 @@ def saddle_rho(
 
     Source: theory D1.
     """
+    if lam_min**2 == 0:
+        return math.inf
     bound = (1.0 - kept) * max(abs(lam_min) - weight_decay, 0.0) / lam_min**2
     return bound if grad_scale is None else bound * grad_scale
 
 
-def edge_rho(grad_scale: float | None, lam_max: float, lr: float, momentum: float) -> float:
-    """Largest rho below the edge of stability: G(2(1+gamma)/eta − lam_max)/lam_max²; 0 where the edge is passed
-    without SAM.
+def edge_rho(grad_scale: float | None, lam_max: float, lr: float, momentum: float, weight_decay: float = 0.0) -> float:
+    """Largest rho below the edge of stability: G(2(1+gamma)/eta − lam_max − wd)/lam_max².
 
-    Source: theory D1.
+    0 where the edge is passed without SAM.
+
+    Source: theory D1, with the weight decay of A1.
     """
-    if lam_max <= 0:
+    if lam_max <= 0 or lam_max**2 == 0:
         return math.inf
-    bound = max(stability_edge(momentum) / lr - lam_max, 0.0) / lam_max**2
+    bound = max(stability_edge(momentum) / lr - lam_max - weight_decay, 0.0) / lam_max**2
     return bound if grad_scale is None else bound * grad_scale
 
 
 def freeing_batch_size(
-    noise_trace: float, rho: float, lam_min: float, grad_norm: float, kept: float = KEPT_FRACTION
+    noise_trace: float,
+    rho: float,
+    lam_min: float,
+    grad_norm: float,
+    kept: float = KEPT_FRACTION,
+    weight_decay: float = 0.0,
 ) -> float:
     """Largest B at which the fraction `kept` of the escape rate survives: tr C/((rho|lam_min|/(1−kappa))² − |g|²).
 
-    Infinite when the bracket is not positive: every batch size will do. Normalised SAM only; for USAM B never frees.
+    Infinite when the bracket is not positive: every batch size will do. With weight decay |lam_min| is
+    lam²/(|lam| − wd), as in `saddle_rho`; 0 where SGD does not leave either. Normalised SAM only; for USAM B never
+    frees.
 
     Source: theory D2.
     """
-    bracket = (rho * abs(lam_min) / (1.0 - kept)) ** 2 - grad_norm**2
+    net = abs(lam_min) - weight_decay
+    if net <= 0:
+        return 0.0
+    bracket = (rho * lam_min**2 / net / (1.0 - kept)) ** 2 - grad_norm**2
     return noise_trace / bracket if bracket > 0 else math.inf
 
 
-def matching_momentum(lam_min: float, mu: float, lr: float, momentum: float) -> float | None:
+def matching_momentum(lam_min: float, mu: float, lr: float, momentum: float, weight_decay: float = 0.0) -> float | None:
     """gamma* with which SAM leaves as fast as SGD with the present momentum; None when no gamma < 1 does.
 
-    gamma* = r0(1 − eta|mu|/(r0 − 1)), r0 SGD's escape factor; infeasible for mu ≥ 0 or eta|mu| ≤ (r0 − 1)²/r0.
+    gamma* = r0(1 − eta|mu|/(r0 − 1)), r0 SGD's escape factor (at lam + wd); infeasible for mu ≥ 0 or
+    eta|mu| ≤ (r0 − 1)²/r0.
 
     Source: theory D3.
     """
     if mu >= 0:
         return None
-    r0 = escape_factor(lam_min, lr, momentum)
+    r0 = escape_factor(max(abs(lam_min) - weight_decay, 0.0), lr, momentum)
     if r0 <= 1 or lr * abs(mu) <= (r0 - 1) ** 2 / r0:
         return None
     return r0 * (1.0 - lr * abs(mu) / (r0 - 1.0))

@@ -30,6 +30,17 @@ def shifted_eigenvalue(lam: float, radius: float, weight_decay: float = 0.0) -> 
     return lam * (1.0 + radius * lam) + weight_decay
 
 
+def mu_range(low: float, high: float, radius: float, weight_decay: float = 0.0) -> tuple[float, float]:
+    """Smallest and largest mu over lam in [low, high]; the parabola's vertex −1/(2 rho_eff) counts where it is inside.
+
+    Source: theory A1.
+    """
+    ends = [shifted_eigenvalue(low, radius, weight_decay), shifted_eigenvalue(high, radius, weight_decay)]
+    if 0 < radius < math.inf and low < -1.0 / (2.0 * radius) < high:
+        ends.append(weight_decay - 1.0 / (4.0 * radius))
+    return min(ends), max(ends)
+
+
 def usam_window(eigenvalues: Iterable[float], lr: float, momentum: float) -> tuple[float, float]:
     """Open interval of rho in which USAM is captured by a saddle with these eigenvalues (empty when low ≥ high).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from samdiag.theory.edge import bounced_curvature, sam_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
-from samdiag.verdicts.reading import is_critical, is_hallucination_candidate
+from samdiag.verdicts.reading import is_critical, is_hallucination_candidate, shown
 
 
 def is_bouncing(m: Measurements) -> bool:
@@ -49,7 +49,7 @@ def judge(m: Measurements) -> Finding | None:
         },
         message=(
             f"SAM jumps across a ravine of curvature {lam:.3g}: the shifted gradient is "
-            f"{m.gradient_ratio.value:.3g} times the gradient and the "
+            f"{shown(m.gradient_ratio.value)} times the gradient and the "
             "next step lands on the other wall. Further steps at this lr and rho do not come closer."
         ),
         source="Bartlett, Long & Bousquet (bouncing across ravines); Long & Bartlett; docs/theory.md A9",

@@ -6,13 +6,14 @@ from samdiag.theory.floor import convergence_floor
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.bounce import is_bouncing
+from samdiag.verdicts.capture import read_capture
 from samdiag.verdicts.reading import (
     is_critical,
     is_hallucination_candidate,
     is_small_loss,
     lowers_loss,
     progress,
-    read_capture,
+    shown,
 )
 
 
@@ -26,6 +27,7 @@ def judge(m: Measurements) -> Finding | None:
     lam = m.lambda_max.value
     if (
         m.variant == "usam"
+        or not m.self_check.passed
         or lam is None
         or m.loss.value is None
         or m.lookahead_loss_sgd is None
@@ -52,7 +54,7 @@ def judge(m: Measurements) -> Finding | None:
             "loss": m.loss.value,
         },
         message=(
-            f"|g| = {m.grad_norm.value:.3g} is below lambda_max·rho = {floor:.3g}, where SAM with constant rho "
+            f"|g| = {shown(m.grad_norm.value)} is below lambda_max·rho = {floor:.3g}, where SAM with constant rho "
             "is not guaranteed to go on, and it "
             "does not: plain gradient steps lower the loss, SAM's do not. More steps at this rho do not help; "
             "rho must decay."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
-from samdiag.verdicts.reading import is_stalled, lowers_loss, progress
+from samdiag.verdicts.reading import is_stalled, lowers_loss, progress, shown
 
 
 def judge(m: Measurements) -> Finding | None:
@@ -38,6 +38,6 @@ def judge(m: Measurements) -> Finding | None:
             "lookahead_loss": m.lookahead_loss,
             "progress_share": None if share is None else min(share, 1.0),
         },
-        message=f"SAM's step goes downhill (cosine with the gradient {m.gradient_cosine.value:.3g}){pace}.{doubt}",
+        message=f"SAM's step goes downhill (cosine with the gradient {shown(m.gradient_cosine.value)}){pace}.{doubt}",
         source="descent lemma; docs/theory.md F",
     )

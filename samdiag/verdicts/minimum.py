@@ -5,13 +5,14 @@ from __future__ import annotations
 from samdiag.theory.edge import stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.capture import read_capture
 from samdiag.verdicts.reading import (
     is_critical,
     is_hallucination_candidate,
     is_small_loss,
     is_stalled,
     leaving_is_worth_it,
-    read_capture,
+    shown,
 )
 from samdiag.verdicts.unstable import edge_position
 
@@ -27,7 +28,12 @@ def judge(m: Measurements) -> Finding | None:
     position = edge_position(m)
     if position is not None and position[2] >= stability_edge(m.momentum):
         return None
-    if not is_stalled(m) or is_hallucination_candidate(m) is not False or m.lambda_max.low <= 0:
+    if (
+        not m.self_check.passed
+        or not is_stalled(m)
+        or is_hallucination_candidate(m) is not False
+        or m.lambda_max.low <= 0
+    ):
         return None
     capture = read_capture(m)
     resting = m.lambda_min.low > 0
@@ -55,18 +61,18 @@ def judge(m: Measurements) -> Finding | None:
 def _message(m: Measurements, resting: bool) -> str:
     if resting:
         return (
-            f"a minimum: |g| = {m.grad_norm.value:.2g} and every eigenvalue is positive "
-            f"(lambda_min = {m.lambda_min.value:.3g})."
+            f"a minimum: |g| = {shown(m.grad_norm.value, 2)} and every eigenvalue is positive "
+            f"(lambda_min = {shown(m.lambda_min.value)})."
         )
     if is_small_loss(m):
-        return f"the loss {m.loss.value:.2g} is at its lower bound: nothing is left to gain."
+        return f"the loss {shown(m.loss.value, 2)} is at its lower bound: nothing is left to gain."
     negative = ""
     if (m.lambda_min.value or 0.0) < 0:
         negative = (
-            f"; the negative curvature {m.lambda_min.value:.2g} that remains would not pay within {t.HORIZON} steps "
-            "of SGD either"
+            f"; the negative curvature {shown(m.lambda_min.value, 2)} that remains would not pay within {t.HORIZON} "
+            "steps of SGD either"
         )
     return (
-        f"at rest to the resolution of the measurement: less than {100 * t.PROGRESS:.0f} % of the loss can still be "
-        f"gained in {t.HORIZON} steps{negative}."
+        f"at rest to the resolution of the measurement: less than {100 * t.PROGRESS:.0f} % of the loss can be gained "
+        f"in {t.HORIZON} steps{negative}."
     )

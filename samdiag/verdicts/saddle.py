@@ -6,14 +6,8 @@ import math
 
 from samdiag.theory.saddle import critical_batch_size
 from samdiag.types import Confidence, Measurements
-from samdiag.verdicts.reading import (
-    Capture,
-    capture_threshold,
-    is_downhill_hallucination,
-    is_near_saddle,
-    leaving_is_worth_it,
-    read_capture,
-)
+from samdiag.verdicts.capture import Capture, capture_threshold, read_capture
+from samdiag.verdicts.reading import is_downhill_hallucination, is_near_saddle, leaving_is_worth_it
 
 
 def applicable(m: Measurements) -> Capture | None:

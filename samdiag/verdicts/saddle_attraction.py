@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from samdiag.types import Finding, Measurements, Severity
+from samdiag.verdicts.reading import shown
 from samdiag.verdicts.saddle import applicable, batch_sentence, confidence, evidence
 
 
@@ -38,6 +39,6 @@ def judge(m: Measurements) -> Finding | None:
         severity=Severity.ERROR,
         confidence=confidence(m),
         evidence=evidence(m, capture),
-        message=(f"lambda_min = {m.lambda_min.value:.3g} and {strength}; {rest}.{batch_sentence(m)}"),
+        message=(f"lambda_min = {shown(m.lambda_min.value)} and {strength}; {rest}.{batch_sentence(m)}"),
         source="KIM (arXiv 2301.06308) Thm 1, corrected; docs/theory.md A2, A5, A7",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from samdiag.types import Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.reading import shown
 from samdiag.verdicts.saddle import applicable, confidence, evidence
 
 
@@ -21,7 +22,7 @@ def judge(m: Measurements) -> Finding | None:
         confidence=confidence(m),
         evidence=evidence(m, capture),
         message=(
-            f"near a saddle (lambda_min = {m.lambda_min.value:.3g}), but SAM leaves it at "
+            f"near a saddle (lambda_min = {shown(m.lambda_min.value)}), but SAM leaves it at "
             f"{100 / capture.slowdown:.0f} % of SGD's rate."
         ),
         source="KIM (arXiv 2301.06308) Thm 1; docs/theory.md A4",

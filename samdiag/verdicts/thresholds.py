@@ -16,6 +16,8 @@ PRACTICAL_CAPTURE = (
 )
 MARGIN_NORMALISED = 0.05  # theory A5: the |g| test is unreliable within 5–10 % of its boundary (cubic terms)
 MARGIN_USAM = 0.005  # the linear test is exact at a critical point; half a percent for the point not being one
+MOMENTUM_MARGIN = 0.005  # of gamma: A8's threshold is necessary to 0.003 in simulation
+MOMENTUM_CLEAR = 0.1  # of gamma beyond A8's threshold: there every simulated start left a one-eigenvalue maximum
 NEAR_SADDLE = 0.1  # theory F4: |g| on the scale of rho|lam_min|, read as within a factor of ten
 HORIZON = (
     1000  # steps over which progress and escape are weighed: runs that leave do so in hundreds (theory E: 2000 in all)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from samdiag.theory.edge import stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.capture import Fate, read_capture
 from samdiag.verdicts.reading import (
-    Fate,
     is_critical,
     is_downhill_hallucination,
     is_hallucination_candidate,
     is_near_saddle,
     is_small_loss,
     leaving_is_worth_it,
-    read_capture,
+    shown,
 )
 from samdiag.verdicts.unstable import edge_position
 
@@ -62,7 +62,7 @@ def _reasons(m: Measurements) -> list[str]:
         found.append(f"the Hessian products failed their self-check: {m.self_check.reason}")
     if is_hallucination_candidate(m) is None:
         found.append(
-            f"the shifted gradient may or may not vanish: ratio {m.update_ratio.value:.3g} ± "
+            f"the shifted gradient may or may not vanish: ratio {shown(m.update_ratio.value)} ± "
             f"{m.update_ratio.spread():.2g} against "
             f"{t.HALLUCINATION_RATIO}; more --samples would tell"
         )
@@ -80,23 +80,19 @@ def _saddle_reasons(m: Measurements) -> list[str]:
         if m.spectrum_complete or m.lambda_max.low <= 0:
             return [
                 "the critical point is degenerate: an eigenvalue is 0 within its error "
-                f"({m.lambda_min.value:.2g} ± {m.lambda_min.spread():.1g}), "
+                f"({shown(m.lambda_min.value, 2)} ± {m.lambda_min.spread():.1g}), "
                 "so the second-order test is silent"
             ]
         return []
     if capture.negatives and not capture.decided and (is_critical(m) or is_near_saddle(m)):
         marginal = next(n for n in capture.negatives if n.fate is Fate.MARGINAL)
-        lam = abs(marginal.direction.eigenvalue.value or 0.0)
-        return [
-            f"capture is marginal: rho_eff·|lambda| = {marginal.radius * lam:.4g} cannot be told from 1 "
-            f"(lambda = {-lam:.3g} ± "
-            f"{marginal.direction.eigenvalue.spread():.1g})"
-        ]
+        e = marginal.direction.eigenvalue
+        return [f"capture is open along lambda = {shown(e.value)} ± {e.spread():.1g}: {marginal.doubt}"]
     reach = m.effective_radius * abs(min(m.lambda_min.low, 0.0))  # rho_eff|lambda_min| at the end of the error bar
     resolved = m.lambda_min.converged and not is_near_saddle(m)
     if capture.sign_uncertain and not is_critical(m) and reach > 1.0 and not resolved:
         return [
-            f"lambda_min = {m.lambda_min.value:.3g} ± {m.lambda_min.spread():.2g} may be negative enough to capture "
+            f"lambda_min = {shown(m.lambda_min.value)} ± {m.lambda_min.spread():.2g} may be negative enough to capture "
             "SAM or not; more --samples or a smaller --tol would tell"
         ]
     return []

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from samdiag.theory.edge import stability_edge
-from samdiag.theory.saddle import shifted_eigenvalue
-from samdiag.types import Confidence, Direction, Finding, Measurements, Severity
+from samdiag.theory.saddle import mu_range, shifted_eigenvalue
+from samdiag.types import Confidence, Finding, Measurements, Severity
 
 
 def edge_position(m: Measurements) -> tuple[float, float, float] | None:
-    """(lowest, value, highest) eta·mu that the error bars of the worst direction allow; None without lr.
+    """eta·mu over all directions: the largest lower end of an error bar, the largest value, the largest upper end.
 
-    USAM: mu = lam(1 + rho·lam). Normalised variants: mu = lam, because their perturbation only makes them bounce, on a
-    finite cycle (A9); what diverges is what plain gradient descent diverges on.
+    The first above the edge is instability for certain; the last above it leaves it open. USAM: mu = lam(1 + rho·lam).
+    Normalised variants: mu = lam, because their perturbation only makes them bounce, on a finite cycle (A9); what
+    diverges is what plain gradient descent diverges on. None without lr.
 
     Source: theory A1, A9.
     """
     if m.lr is None:
         return None
-    worst = None
+    bars = []
     for d in (*m.top_directions, *m.bottom_directions):
-        e = d.eigenvalue
-        low, high = sorted((_mu(m, d, e.low), _mu(m, d, e.high)))
-        value = _mu(m, d, e.value or 0.0)
-        if worst is None or value > worst[1]:
-            worst = (low, value, high)
-    if worst is None:
+        radius = d.effective_radius if m.variant == "usam" else 0.0
+        low, high = mu_range(d.eigenvalue.low, d.eigenvalue.high, radius, m.weight_decay)
+        bars.append((low, shifted_eigenvalue(d.eigenvalue.value or 0.0, radius, m.weight_decay), high))
+    if not bars:
         return None
-    return m.lr * worst[0], m.lr * worst[1], m.lr * worst[2]
-
-
-def _mu(m: Measurements, d: Direction, lam: float) -> float:
-    radius = d.effective_radius if m.variant == "usam" else 0.0
-    return shifted_eigenvalue(lam, radius, m.weight_decay)
+    lows, values, highs = zip(*bars, strict=True)
+    return m.lr * max(lows), m.lr * max(values), m.lr * max(highs)
 
 
 def judge(m: Measurements) -> Finding | None:

@@ -63,6 +63,7 @@ class World:
             "perturbation_norm": 0.0,
             "effective_radius": radius,
             "noise_trace": est(float(self.noise.sum())),
+            "ascent_noise": self.scale**2,
             "loss_lower_bound": None,
             "lambda_min": found[0].eigenvalue,
             "lambda_max": found[-1].eigenvalue,

@@ -126,9 +126,7 @@ class TestNoRecommendation:
             assert [a.recommended for a in advices(p)] == [None] * 3
             assert all("learning rate" in a.reason for a in advices(p))
 
-    @pytest.mark.parametrize("lr", [None, pytest.param(0.01, marks=pytest.mark.xfail(
-        strict=True, reason="every bound is 0 there, and the tie names the edge of stability, far as it is"
-    ))])  # fmt: skip
+    @pytest.mark.parametrize("lr", [None, 0.01])
     def test_full_batch_exactly_at_a_critical_point(self, lr: float | None) -> None:
         m = saddle(est(-0.5), radius=math.inf, grad_norm=est(0.0), perturbation_norm=0.0, lr=lr, lookahead_loss=None)
         assert judge_all(m)[0].verdict == "saddle-attraction"
@@ -143,7 +141,8 @@ class TestNoRecommendation:
         still = dataclasses.replace(m.bottom_directions[0], offset=0.0)
         p = prescribe(dataclasses.replace(m, bottom_directions=(still,)), said("saddle-attraction"))
         assert p.escape_steps is None
-        assert any("neither noise nor an offset" in note for note in p.notes)
+        assert p.rho.recommended is None
+        assert "neither noise nor an offset" in p.rho.reason
 
     def test_no_momentum_below_one(self) -> None:
         """Half of SGD's rate is left at the recommended rho: eta|lam|/2 against (r0 − 1)²/r0, r0 SGD's factor."""
@@ -212,9 +211,7 @@ def late_growth(lam: float, rho: float, lr: float, momentum: float, weight_decay
     return math.log(late / early) / 100
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, pytest.param(0.5, marks=pytest.mark.xfail(
-    strict=True, reason="matching_momentum takes SGD's escape factor at lam, not at lam + wd"
-))])  # fmt: skip
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_the_recommended_momentum_restores_the_pace_of_sgd(weight_decay: float) -> None:
     m = saddle(est(-1.0), radius=2.0, variant="usam", lr=0.02, momentum=0.5, weight_decay=weight_decay, top=est(0.1))
     p = prescribe(m, said("saddle-attraction"))
@@ -224,9 +221,7 @@ def test_the_recommended_momentum_restores_the_pace_of_sgd(weight_decay: float) 
     assert with_advice == pytest.approx(late_growth(-1.0, 0.0, 0.02, 0.5, weight_decay), rel=0.01)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, pytest.param(0.5, marks=pytest.mark.xfail(
-    strict=True, reason="edge_rho leaves weight decay out of mu = lam(1 + rho·lam) + wd"
-))])  # fmt: skip
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_rho_at_the_edge_of_stability_is_stable(weight_decay: float) -> None:
     m = saddle(est(0.5), radius=0.02, variant="usam", lr=0.19, momentum=0.0, weight_decay=weight_decay, top=est(10.0))
     assert judge_all(m)[0].verdict == "unstable"
@@ -239,9 +234,7 @@ def test_rho_at_the_edge_of_stability_is_stable(weight_decay: float) -> None:
     assert abs(end[0]) < 1.0
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, pytest.param(0.4, marks=pytest.mark.xfail(
-    strict=True, reason="freeing_batch_size leaves weight decay out; saddle_rho has it"
-))])  # fmt: skip
+@pytest.mark.parametrize("weight_decay", [0.0, 0.4])
 def test_the_recommended_batch_keeps_half_the_rate_of_sgd(weight_decay: float) -> None:
     """rho_eff at the recommended B, as theory A7 has it, in the rate −mu = |lam|(1 − rho_eff|lam|) − wd."""
     noisy = {"noise_trace": est(64.0), "batch_size": 200, "grad_norm": est(0.0)}

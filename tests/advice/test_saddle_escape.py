@@ -115,7 +115,6 @@ def test_the_noise_temperature_grows_by_at_most_four() -> None:
         assert after <= 4.2 / (world.batch * (1 - world.momentum))  # B is rounded down to a whole number
 
 
-@pytest.mark.xfail(strict=True, reason="the reason rounds the limit to nearest, the recommendation rounds it down")
 def test_the_batch_size_in_the_reason_is_the_recommended_one() -> None:
     rng = np.random.default_rng(4)
     for _ in range(60):

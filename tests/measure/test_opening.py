@@ -1,4 +1,4 @@
-"""What is refused before anything is measured, and what is settled: data, device, dtype, batch size, the loss's bound."""
+"""What is refused before anything is measured, and what is settled: data, device, dtype, batch size, loss."""
 
 from __future__ import annotations
 

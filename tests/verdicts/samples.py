@@ -76,6 +76,8 @@ def saddle(
     """The same with these bottom eigenvalues (lowest first), all at one effective radius (USAM: rho itself)."""
     top = top or est(1.0)
     usam = changes.get("variant") == "usam"
+    norm = changes["grad_norm"].value if "grad_norm" in changes else math.inf
+    own = 0.001 if usam or not 0 < radius < math.inf else min(rho / radius, norm)  # all of |g| lies along each of them
     values = {
         "rho": radius if usam else rho,
         "effective_radius": radius,
@@ -83,7 +85,7 @@ def saddle(
         "lambda_min": bottom[0],
         "lambda_min_bound": bottom[0].low,
         "bottom_eigenvalues": bottom,
-        "bottom_directions": tuple(Direction(eigenvalue=e, effective_radius=radius, offset=0.001) for e in bottom),
+        "bottom_directions": tuple(Direction(eigenvalue=e, effective_radius=radius, offset=own) for e in bottom),
         "lambda_max": top,
         "top_eigenvalues": (top,),
         "top_directions": (Direction(eigenvalue=top, effective_radius=radius, offset=0.005),),

@@ -109,9 +109,6 @@ def test_a_bar_that_allows_both_fates_decides_neither() -> None:
     assert both > 100
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_judge_direction looks at the ends of the bar only; with weight decay mu is negative between"
-)
 def test_with_weight_decay_a_bar_free_in_the_middle_is_not_captured() -> None:
     """mu = lam(1 + rho·lam) + wd is > 0 at both ends of [−1.95, −0.05] and −0.3 at −1: the direction itself is free."""
     bar = est(-1.0, 0.95)
@@ -120,9 +117,6 @@ def test_with_weight_decay_a_bar_free_in_the_middle_is_not_captured() -> None:
     assert "saddle-attraction" not in names(m)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="edge_position looks at the ends of the bar only; USAM's mu has its minimum inside"
-)
 def test_usam_with_an_eigenvalue_around_zero_is_not_unstable() -> None:
     """lam in [−4.5, 1.5], rho 1: eta·mu is 15.75 and 3.75 at the ends, above 2, but ≤ 0 for lam in [−1, 0]."""
     bar = est(-1.5, 3.0)
@@ -130,7 +124,6 @@ def test_usam_with_an_eigenvalue_around_zero_is_not_unstable() -> None:
     assert "unstable" not in names(saddle(bar, radius=1.0, variant="usam", top=est(0.1), lr=1.0, momentum=0.0))
 
 
-@pytest.mark.xfail(strict=True, reason="edge_position keeps the bars of the direction with the largest value only")
 def test_any_direction_whose_bar_reaches_over_the_edge_forbids_a_minimum() -> None:
     """eta·lam = 1.9 exactly, and 1.85 ± 0.5: the second one may be unstable, so the point is not a stable minimum."""
     m = minimum(lr=1.0, momentum=0.0)
@@ -140,7 +133,6 @@ def test_any_direction_whose_bar_reaches_over_the_edge_forbids_a_minimum() -> No
     assert verdict(m) != "minimum"
 
 
-@pytest.mark.xfail(strict=True, reason="a direction that weight decay alone holds counts as captured by SAM")
 def test_a_direction_that_sgd_does_not_leave_either_is_no_attraction_by_sam() -> None:
     """lam −0.01 with weight decay 0.1: lam + wd > 0, so plain gradient descent stays as well, whatever rho is."""
     m = saddle(est(-0.01), radius=0.5, variant="usam", weight_decay=0.1, loss_lower_bound=None)
@@ -252,14 +244,10 @@ def test_a_failed_self_check_silences_instability() -> None:
     assert "unstable" not in names(dataclasses.replace(m, self_check=FAILED))
 
 
-@pytest.mark.xfail(strict=True, reason="`minimum` does not look at the self-check")
 def test_a_failed_self_check_silences_the_minimum() -> None:
     assert "minimum" not in names(minimum(self_check=FAILED))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`convergence-floor` compares with lambda_max and does not look at the self-check"
-)
 def test_a_failed_self_check_silences_the_floor() -> None:
     m = saddle(est(0.5), top=est(4.0), radius=1.0, lookahead_loss=2.3, lookahead_loss_sgd=2.29, gradient_ratio=est(1.5))
     assert verdict(m) == "convergence-floor"

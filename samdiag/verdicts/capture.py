@@ -1,0 +1,250 @@
+"""The fate of negative directions: captured, free, or too close to call; and of all of them together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from samdiag.theory.edge import bounce_gradient
+from samdiag.theory.saddle import (
+    capture_radius,
+    escape_factor,
+    escape_rate,
+    fastest_escape_rate,
+    mu_range,
+)
+from samdiag.types import Direction, Measurements
+from samdiag.verdicts import thresholds as t
+
+
+class Fate(Enum):
+    """What becomes of a negative direction."""
+
+    CAPTURED = "captured"
+    FREE = "free"
+    MARGINAL = "marginal"  # the error bars, the margin of the linear test, or what |g| will become leave it open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NegativeDirection:
+    """One direction along which both the loss and its decayed form curve down.
+
+    Attributes:
+        radius: effective radius along it at the gradient scale of now (or of the bounce, where that is larger).
+        lasting_radius: the same once the gradient of the other directions has died down: full-batch SAM only keeps the
+            direction's own gradient, its bounce, and noise.
+        rate: escape rate −mu now, in units of 1/eta; negative: captured.
+        doubt: why the fate is marginal; empty otherwise.
+    """
+
+    direction: Direction
+    radius: float
+    lasting_radius: float
+    fate: Fate
+    rate: float
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """The negative directions together.
+
+    Attributes:
+        negatives: those whose interval lies below −wd, most negative first.
+        sign_uncertain: lambda_min's interval (shifted by weight decay) contains 0.
+        captured: every negative direction is captured, or what is not seen is too slow to count.
+        decided: whether `captured` could be said either way.
+        slowdown: SGD's escape exponent over the best that can be kept (a lower bound when the spectrum is incomplete);
+            infinite when captured with a complete spectrum, None without negative directions.
+        binding: the captured direction that would be freed last, i.e. of smallest magnitude.
+    """
+
+    negatives: tuple[NegativeDirection, ...]
+    sign_uncertain: bool
+    captured: bool
+    decided: bool
+    slowdown: float | None
+    binding: NegativeDirection | None
+
+
+def read_capture(m: Measurements) -> Capture:
+    """The fate of every negative direction, and of all of them together.
+
+    Source: theory A2 (smallest magnitude binds), A4 (graded), A5 (|g| test), A6 (bounce), A8 (momentum).
+    """
+    bars = [d for d in m.bottom_directions if d.eigenvalue.high + m.weight_decay < 0]
+    negatives = tuple(_judge(m, d, bars) for d in bars)
+    e = m.lambda_min
+    uncertain = e.low + m.weight_decay <= 0 <= e.high + m.weight_decay
+    if not negatives or not m.self_check.passed:
+        return Capture(
+            negatives=(), sign_uncertain=uncertain, captured=False, decided=not uncertain, slowdown=None, binding=None
+        )
+    fates = {n.fate for n in negatives}
+    slowdown = _slowdown(m, negatives)
+    all_captured = fates == {Fate.CAPTURED}
+    return Capture(
+        negatives=negatives,
+        sign_uncertain=uncertain,
+        captured=all_captured and (m.spectrum_complete or _is_practically_captured(m, slowdown)),
+        decided=Fate.FREE in fates or all_captured,
+        slowdown=slowdown,
+        binding=min(
+            (n for n in negatives if n.fate is Fate.CAPTURED),
+            key=lambda n: abs(n.direction.eigenvalue.value or 0.0),
+            default=None,
+        ),
+    )
+
+
+def capture_threshold(n: NegativeDirection, weight_decay: float) -> float:
+    """Effective radius at which this direction would be captured."""
+    return capture_radius(n.direction.eigenvalue.value or math.nan, weight_decay)
+
+
+def lasting_scale(m: Measurements, direction: Direction, *, bounce: bool = True) -> float:
+    """What divides rho along `direction` once the gradient of the other directions has died down.
+
+    Full-batch SAM approaching a saddle loses the gradient along positive directions, and rho_eff = rho/|g| grows: in
+    2400 simulated saddles every run left whose own |q·g| was above the threshold, and 188 of 263 stayed whose own
+    gradient and bounce were below it, however large |g| was at the time.
+
+    Args:
+        m: the measurements.
+        direction: the negative direction.
+        bounce: whether the gradient of the bounce along lambda_max counts as lasting (A6).
+    """
+    if m.variant == "usam":
+        return 1.0
+    stretch = direction.effective_radius / m.effective_radius if 0 < m.effective_radius < math.inf else 1.0
+    own = max(abs(direction.offset), _bounce(m) if bounce else 0.0)
+    return math.sqrt(stretch * own**2 + m.ascent_noise) if math.isfinite(own) else math.inf
+
+
+def _bounce(m: Measurements) -> float:
+    """Gradient norm that the bounce along lambda_max keeps up; 0 without lr or a positive lambda_max."""
+    lam = m.lambda_max.value
+    return bounce_gradient(lam, m.rho, m.lr, m.momentum) if m.lr is not None and lam is not None and lam > 0 else 0.0
+
+
+def _radius_now(m: Measurements, direction: Direction) -> float:
+    """rho_eff along `direction`; inside the bounce cycle, where |g| still grows, at the cycle's gradient.
+
+    Source: theory A6.
+    """
+    if m.variant == "usam" or not math.isfinite(m.effective_radius) or m.effective_radius <= 0:
+        return direction.effective_radius
+    scale, now, cycle = m.rho / m.effective_radius, m.grad_norm.value or 0.0, _bounce(m)
+    if cycle <= now:
+        return direction.effective_radius
+    return direction.effective_radius * scale / math.sqrt(max(scale**2 - now**2, 0.0) + cycle**2)
+
+
+def _radius_in_swing(m: Measurements, direction: Direction, all_negative: list[Direction]) -> float:
+    """rho_eff along `direction` while SAM swings about another captured one, |x_k| ≤ eta|lam_k|rho about a maximum.
+
+    Source: theory A5, A8 (the trap's extent at finite steps; simulated).
+    """
+    others = [abs(d.eigenvalue.value or 0.0) for d in all_negative if d is not direction]
+    if m.variant == "usam" or m.lr is None or not others or not 0 < m.effective_radius < math.inf:
+        return direction.effective_radius
+    swing = m.lr * max(others) ** 2 * m.rho
+    scale = m.rho / m.effective_radius
+    return direction.effective_radius * scale / math.hypot(scale, swing)
+
+
+def _judge(m: Measurements, direction: Direction, all_negative: list[Direction]) -> NegativeDirection:
+    now = _radius_now(m, direction)
+    lasting = now
+    if m.variant != "usam" and math.isfinite(now) and now > 0:
+        scale = lasting_scale(m, direction)
+        stretch = direction.effective_radius / m.effective_radius if m.effective_radius > 0 else 1.0
+        lasting = max(now, m.rho * stretch / scale if scale > 0 else math.inf)
+    fate, doubt = _fate(m, direction, now), ""
+    if fate is Fate.MARGINAL:
+        lam = abs(direction.eigenvalue.value or 0.0)
+        doubt = f"rho_eff·|lambda| = {now * lam:.4g} cannot be told from 1"
+    elif fate is Fate.FREE and _fate(m, direction, lasting) is not Fate.FREE:
+        fate, doubt = Fate.MARGINAL, "free now, but captured once the gradient of the other directions has died down"
+    elif fate is Fate.CAPTURED and _fate(m, direction, _radius_in_swing(m, direction, all_negative)) is not fate:
+        fate, doubt = Fate.MARGINAL, "the swing along a more negative direction may keep |g| large enough to free it"
+    elif fate is Fate.CAPTURED and _momentum_may_free(m, direction):
+        freed = _is_clear_maximum(m, direction, all_negative)
+        fate = Fate.FREE if freed else Fate.MARGINAL
+        doubt = "" if freed else "momentum may carry SAM out (1 − lr·|lambda| < gamma)"
+    rate = escape_rate(direction.eigenvalue.value or 0.0, now, m.weight_decay)
+    if fate is Fate.FREE and rate <= 0:  # freed by momentum: as fast as without SAM
+        rate = abs(direction.eigenvalue.value or 0.0) - m.weight_decay
+    return NegativeDirection(direction=direction, radius=now, lasting_radius=lasting, fate=fate, rate=rate, doubt=doubt)
+
+
+def _fate(m: Measurements, direction: Direction, radius: float) -> Fate:
+    """The linear test at this radius, over the eigenvalue's error bar and the test's margin."""
+    margin = t.MARGIN_USAM if m.variant == "usam" else t.MARGIN_NORMALISED
+    norm, error = m.grad_norm.value or 0.0, m.grad_norm.sampling_error or 0.0
+    if m.variant != "usam" and norm > 0 and math.isfinite(m.effective_radius) and m.effective_radius > 0:
+        margin += 2.0 * error * norm * (m.effective_radius / m.rho) ** 2  # of √(|g|² + noise), from the error of |g|
+    e = direction.eigenvalue
+    ranges = [mu_range(e.low, e.high, radius * factor, m.weight_decay) for factor in (max(1 - margin, 0.0), 1 + margin)]
+    if min(low for low, _ in ranges) > 0:
+        return Fate.CAPTURED
+    return Fate.FREE if max(high for _, high in ranges) < 0 else Fate.MARGINAL
+
+
+def _momentum_may_free(m: Measurements, direction: Direction) -> bool:
+    """gamma > 1 − eta|lam| with full batches: necessary for momentum to carry SAM out of a captured saddle.
+
+    Source: theory A8 for maxima; in simulated saddles 1 of 505 captured runs left below it, 82 of 118 above.
+    """
+    if m.variant == "usam" or m.lr is None or m.momentum <= 0 or m.ascent_noise > 0:
+        return False
+    return m.momentum > 1.0 - m.lr * abs(direction.eigenvalue.value or 0.0) - t.MOMENTUM_MARGIN
+
+
+def _is_clear_maximum(m: Measurements, direction: Direction, all_negative: list[Direction]) -> bool:
+    """A pure maximum with one eigenvalue, and momentum well beyond A8's threshold: it leaves from everywhere.
+
+    Source: theory A8 (D, simulated: from every start 0.08 above the threshold in one dimension).
+    """
+    lam = abs(direction.eigenvalue.value or 0.0)
+    same = all(abs(abs(d.eigenvalue.value or 0.0) - lam) <= 1e-3 * lam for d in all_negative)
+    clear = m.momentum - (1.0 - (m.lr or 0.0) * lam) >= t.MOMENTUM_CLEAR
+    return m.spectrum_complete and m.lambda_max.high < 0 and same and clear
+
+
+def _slowdown(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> float:
+    """SGD's escape exponent per step over the best that SAM can keep, hidden directions included.
+
+    Source: theory A4; with lr the exponents are log r+ of A3, which momentum bends.
+    """
+    sgd = abs(negatives[0].direction.eigenvalue.value or 0.0) - m.weight_decay
+    best = max((n.rate for n in negatives if n.fate is Fate.FREE), default=0.0)
+    kept = max(best, 0.0 if m.spectrum_complete else _hidden_rate(m, negatives))
+    if kept <= 0:
+        return math.inf
+    if m.lr is None:
+        return sgd / kept
+    return math.log(escape_factor(sgd, m.lr, m.momentum)) / math.log(escape_factor(kept, m.lr, m.momentum))
+
+
+def _hidden_rate(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> float:
+    """Upper bound of the escape rate over negative eigenvalues between the last one found and 0."""
+    last = m.bottom_directions[-1]
+    if last.eigenvalue.low > 0:
+        return 0.0
+    largest = abs(min(last.eigenvalue.value or 0.0, 0.0))
+    return fastest_escape_rate(largest, min(n.radius for n in negatives), m.weight_decay)
+
+
+def _is_practically_captured(m: Measurements, slowdown: float) -> bool:
+    """Whether what an incomplete spectrum leaves open is too slow to count.
+
+    SGD needs EXITS_NEEDED e-foldings of 1/(eta|lambda_min|) steps each; SAM that many times `slowdown`.
+    """
+    if slowdown < t.PRACTICAL_CAPTURE or m.lambda_min.value is None:
+        return False
+    if m.lr is None:
+        return True
+    pace = m.lr * abs(m.lambda_min.value) / (1.0 - m.momentum)
+    return slowdown * t.EXITS_NEEDED / pace >= t.HORIZON
