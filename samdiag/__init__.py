@@ -11,6 +11,13 @@ Names are loaded when they are used, so that `import samdiag` does not import to
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.path:
+    # `python -m samdiag` puts the working directory first on sys.path, and with it a torch.py that lies beside a
+    # downloaded checkpoint. Nothing that lies there is to be imported (the `samdiag` script never does).
+    del sys.path[0]
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

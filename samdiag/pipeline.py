@@ -23,6 +23,7 @@ def inspect(
     path: str | Path,
     *,
     overrides: Mapping[str, Any] | None = None,
+    sources: Mapping[str, str] | None = None,
     config: str | None = None,
     cwd: Path | None = None,
     cross_check: bool = False,
@@ -33,6 +34,7 @@ def inspect(
     Args:
         path: the checkpoint.
         overrides: what the command line says, by dotted name (`sam.rho`); None values mean "not said".
+        sources: who said an override, where it was not the command line itself.
         config: a TOML file or inline TOML.
         cwd: where the search for a project file starts; the working directory by default.
         cross_check: also ask PyHessian.
@@ -54,7 +56,13 @@ def inspect(
             checkpoint = open_checkpoint(path)
             info = CheckpointInfo(path=str(path), format=checkpoint.format, fingerprint=checkpoint.fingerprint)
             warnings = checkpoint.notes
-            resolution = resolve(overrides=overrides or {}, config=config, checkpoint=checkpoint, cwd=cwd or Path.cwd())
+            resolution = resolve(
+                overrides=overrides or {},
+                sources=sources,
+                config=config,
+                checkpoint=checkpoint,
+                cwd=cwd or Path.cwd(),
+            )
             warnings = (*warnings, *resolution.warnings)
             settings = measure_settings(resolution.settings, cross_check=cross_check)
         with clock("build"):

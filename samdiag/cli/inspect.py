@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samdiag.cli.streams import ReportOutput, complain, progress_line, report_width, say, wants_color
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_UNDECIDED, SamdiagError, UsageError
+from samdiag.cli.streams import (
+    ReportOutput,
+    complain,
+    progress_line,
+    reader_may_leave,
+    report_width,
+    say,
+    steady_streams,
+    wants_color,
+)
+from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
 
 if TYPE_CHECKING:
     from samdiag.types import Diagnosis
@@ -27,6 +40,7 @@ def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:
 
 
 def inspect(
+    context: typer.Context,
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="CKPT…", help="Checkpoints: .safetensors, .pt, .pth, .bin.")
     ],
@@ -111,20 +125,43 @@ def inspect(
         "measure.dtype": dtype,
         "measure.tol": tol,
         "measure.num_eigenvalues": num_eigenvalues,
-        "gate.fail_on": [name.strip() for name in fail_on.split(",")] if fail_on else None,
+        "gate.fail_on": None if fail_on is None else parse_names(fail_on),
     }
     raise typer.Exit(
         inspect_paths(
             checkpoints,
             overrides={k: v for k, v in overrides.items() if v is not None},
+            sources=_from_environment(context, overrides),
             config=config,
             format=format,
             output=output,
             explain=explain,
-            quiet=quiet,
+            quiet=quiet or _quiet_variable(),
             cross_check=cross_check,
         )
     )
+
+
+def _from_environment(context: typer.Context, overrides: Mapping[str, Any]) -> dict[str, str]:
+    """The variable that said each setting, for those that the command line itself did not say."""
+    said = {}
+    for name in overrides:
+        parameter = name.rpartition(".")[2]
+        source = context.get_parameter_source(parameter)
+        if source is not None and source.name == "ENVIRONMENT":
+            said[name] = f"SAMDIAG_{parameter.upper()}"
+    return said
+
+
+def _quiet_variable() -> int:
+    """SAMDIAG_QUIET, the twin of a flag that is counted: 1 or 2."""
+    text = os.environ.get("SAMDIAG_QUIET", "0")
+    return int(text) if text.isdecimal() else 1
+
+
+def parse_names(text: str) -> list[str]:
+    """`"a, B,"` as ["a", "b"]: the entries of a list typed on the command line."""
+    return [name.strip().lower() for name in text.split(",") if name.strip()]
 
 
 def _number(text: str | None, flag: str) -> float | None:
@@ -142,6 +179,7 @@ def inspect_paths(
     paths: list[str],
     *,
     overrides: dict[str, Any],
+    sources: Mapping[str, str] | None = None,
     config: str | None = None,
     format: str = "text",
     output: Path | None = None,
@@ -150,62 +188,75 @@ def inspect_paths(
     cross_check: bool = False,
 ) -> int:
     """Inspects the checkpoints one after the other, writing each report as it is finished; returns the exit code."""
-    try:
-        if format not in ("text", "json"):
-            raise UsageError(f"--format {format!r} is unknown", "choose text or json")
-        if explain:
-            return _explain(paths, overrides, config)
-        return _Run(paths, overrides, config, format, output, quiet, cross_check).go()
-    except SamdiagError as error:
-        complain(error)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of the report went away: nothing can be said any more
-        return EXIT_UNDECIDED
+    steady_streams()
+    with reader_may_leave():
+        try:
+            if format not in ("text", "json"):
+                raise UsageError(f"--format {format!r} is unknown", "choose text or json")
+            if explain:
+                return _explain(paths, overrides, config, sources)
+            return _Run(
+                paths=paths,
+                overrides=overrides,
+                sources=sources,
+                config=config,
+                format=format,
+                output=output,
+                quiet=quiet,
+                cross_check=cross_check,
+            ).go()
+        except SamdiagError as error:
+            complain(error)
+            return error.exit_code
+    raise AssertionError("unreachable")
 
 
-def _explain(paths: list[str], overrides: dict[str, Any], config: str | None) -> int:
+def _explain(paths: list[str], overrides: dict[str, Any], config: str | None, sources: Mapping[str, str] | None) -> int:
     """The settings of every checkpoint with their provenance; nothing is measured."""
     from samdiag.formats import open_checkpoint
     from samdiag.reports import explain
     from samdiag.spec.discover import resolve
 
+    codes = set()
     for path in paths:
-        resolution = resolve(overrides=overrides, config=config, checkpoint=open_checkpoint(path), cwd=Path.cwd())
         if len(paths) > 1:
             say(path)
-        sys.stdout.write(
-            explain.render(resolution.settings, width=report_width(), color=wants_color(sys.stdout)) + "\n"
-        )
-        for warning in resolution.warnings:
+        try:
+            found = resolve(
+                overrides=overrides, sources=sources, config=config, checkpoint=open_checkpoint(path), cwd=Path.cwd()
+            )
+        except SamdiagError as error:
+            complain(error)
+            codes.add(error.exit_code)
+            continue
+        sys.stdout.write(explain.render(found.settings, width=report_width(), color=wants_color(sys.stdout)) + "\n")
+        sys.stdout.flush()
+        for warning in found.warnings:
             say(f"note: {warning}")
-    return 0
+        codes.add(EXIT_OK)
+    return codes.pop() if len(codes) == 1 else EXIT_UNDECIDED
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One call over a list of checkpoints."""
 
-    def __init__(
-        self,
-        paths: list[str],
-        overrides: dict[str, Any],
-        config: str | None,
-        format: str,
-        output: Path | None,
-        quiet: int,
-        cross_check: bool,
-    ) -> None:
-        from samdiag.gates import parse_fail_on
-
-        self.paths, self.overrides, self.config, self.format = paths, overrides, config, format
-        self.output, self.quiet, self.cross_check = output, quiet, cross_check
-        parse_fail_on(overrides.get("gate.fail_on"))  # a typo should not wait for the first checkpoint
-        self.done: list[Diagnosis] = []
-        self.codes: list[int] = []
+    paths: list[str]
+    overrides: Mapping[str, Any]
+    sources: Mapping[str, str] | None
+    config: str | None
+    format: str
+    output: Path | None
+    quiet: int
+    cross_check: bool
+    done: list[Diagnosis] = field(default_factory=list)
 
     def go(self) -> int:
         """The exit code of the whole run; what was finished before an interruption has been written."""
-        sink = ReportOutput(self.output)
+        from samdiag.gates import parse_fail_on
+
+        parse_fail_on(self.overrides.get("gate.fail_on"))  # a typo should not wait for the first checkpoint
+        sink = ReportOutput(self.output, self.paths)
         try:
             for path in self.paths:
                 diagnosis = self._one(path)
@@ -222,10 +273,12 @@ class _Run:
     def _one(self, path: str) -> Diagnosis:
         from samdiag import pipeline
 
-        with progress_line(sys.stderr.isatty() and not self.quiet) as progress:
+        shown = sys.stderr.isatty() and not self.quiet
+        with progress_line(shown) as progress, contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
             return pipeline.inspect(
                 path,
                 overrides=self.overrides,
+                sources=self.sources,
                 config=self.config,
                 cross_check=self.cross_check,
                 progress=progress,
@@ -240,8 +293,9 @@ class _Run:
             color = self.output is None and wants_color(sys.stdout)
             sink.write(text.render(diagnosis, width=report_width(), color=color))
         if diagnosis.failure is not None:
-            where = diagnosis.checkpoint.path if diagnosis.checkpoint else "?"
-            say(f"samdiag: {where}: {diagnosis.failure.what}")
+            where = f"{diagnosis.checkpoint.path}: " if diagnosis.checkpoint else ""
+            what = diagnosis.failure.what
+            say(f"samdiag: {what if what.startswith(where.removesuffix(': ')) else where + what}")
             for line in diagnosis.failure.todo.splitlines():
                 say(f"  {line}")
 

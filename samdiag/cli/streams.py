@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import sys
@@ -10,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from samdiag.errors import SamdiagError, UsageError
+import typer
+
+from samdiag.errors import EXIT_UNDECIDED, CannotDecide, SamdiagError, UsageError
 from samdiag.reports.escape import printable
+
+WRITE_TODO = "make room, or write it elsewhere with --output"
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -59,33 +65,70 @@ def progress_line(shown: bool) -> Iterator[Callable[[str, int], None]]:
         yield update
 
 
+def steady_streams() -> None:
+    """Characters that the terminal's encoding lacks are replaced, never an exception in the middle of a report."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Ends quietly, with the code of a gap, when the reader of stdout goes away; says so when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            complain(CannotDecide(f"the report could not be written: {error.strerror or error}", WRITE_TODO))
+        with contextlib.suppress(OSError, ValueError):  # what stdout still holds must not fail again when Python exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_UNDECIDED) from None
+
+
 class ReportOutput:
-    """Where reports go: stdout, or one file.
+    """Where reports go: stdout, or one file, opened when there is something to write.
 
     Records are flushed one by one, so that what was finished survives an interruption.
+
+    Args:
+        path: the file; None for stdout.
+        inputs: files that are read and must not be written over.
+
+    Raises:
+        UsageError: `path` is one of the inputs, or its folder cannot be written.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, inputs: list[str]) -> None:
         self._path = path
-        self._stream: TextIO = sys.stdout
-        if path is not None:
-            try:
-                self._stream = path.open("w", encoding="utf-8")
-            except OSError as error:
-                raise UsageError(
-                    f"cannot write {path}: {error.strerror}",
-                    "give --output a file in a folder that exists and is writable",
-                ) from error
+        self._stream: TextIO | None = sys.stdout if path is None else None
+        if path is None:
+            return
+        if any(os.path.realpath(path) == os.path.realpath(entry) for entry in inputs):
+            raise UsageError(f"--output {path} is one of the checkpoints", "give the report a name of its own")
+        if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"cannot write {path}", "give --output a file in a folder that exists and is writable")
 
     def write(self, text: str) -> None:
         """One record, flushed.
 
         Raises:
-            BrokenPipeError: the reader went away.
+            CannotDecide: the file cannot be written, e.g. because the disk is full.
+            OSError: the same for stdout, or its reader went away.
         """
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        try:
+            if self._stream is None:
+                assert self._path is not None
+                self._stream = self._path.open("w", encoding="utf-8")
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except OSError as error:
+            if self._path is None:
+                raise
+            what = f"the report could not be written to {self._path}: {error.strerror or error}"
+            raise CannotDecide(what, WRITE_TODO) from error
 
     def close(self) -> None:
-        if self._path is not None:
-            self._stream.close()
+        """Closes the file, if one was opened."""
+        if self._path is not None and self._stream is not None:
+            with contextlib.suppress(OSError):  # what could not be flushed was reported when it was written
+                self._stream.close()

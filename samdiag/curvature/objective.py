@@ -13,16 +13,10 @@ from torch import Tensor, nn
 from samdiag.curvature.batches import halve
 from samdiag.curvature.restoring import borrowed, double_backward_kernels
 from samdiag.errors import CannotDecide, UsageError
+from samdiag.user_errors import is_out_of_memory
 
 T = TypeVar("T")
 PerBatch = Callable[[int, Tensor], None]  # (number of samples, this batch's own gradient or product [num_params])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out: torch's own class, Python's, or the CPU allocator's message."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 @dataclass(slots=True)
@@ -179,7 +173,8 @@ class Objective:
 
     def _batch_gradient(self, batch: _Batch) -> tuple[float, Tensor]:
         value = self._differentiable_loss(batch)
-        grads = torch.autograd.grad(value, self.parameters, allow_unused=True)
+        with _differentiating("the gradient"):
+            grads = torch.autograd.grad(value, self.parameters, allow_unused=True)
         if all(g is None for g in grads):
             raise UsageError(
                 "the loss does not depend on the model's trainable parameters",
@@ -196,7 +191,8 @@ class Objective:
 
     def _build_graph(self, batch: _Batch) -> tuple[list[Tensor], list[int]]:
         value = self._differentiable_loss(batch)
-        grads = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
+        with _differentiating("the gradient's graph"):
+            grads = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
         used = [i for i, g in enumerate(grads) if g is not None and g.requires_grad]
         return [g for g in grads if g is not None and g.requires_grad], used
 
@@ -207,9 +203,10 @@ class Objective:
         shares = [
             vector[self._offsets[i] : self._offsets[i + 1]].view(g.shape) for i, g in zip(used, grads, strict=True)
         ]
-        products = torch.autograd.grad(
-            grads, self.parameters, grad_outputs=shares, retain_graph=batch.graph is not None, allow_unused=True
-        )
+        with _differentiating("the second derivative"):
+            products = torch.autograd.grad(
+                grads, self.parameters, grad_outputs=shares, retain_graph=batch.graph is not None, allow_unused=True
+            )
         return self._flatten(products)
 
     # ---------------------------------------------------------------- memory
@@ -280,6 +277,21 @@ class Objective:
         first = batch.count // 2
         self._batches[i : i + 1] = [_Batch(halves[0], first), _Batch(halves[1], batch.count - first)]
         self.split += 1
+
+
+@contextmanager
+def _differentiating(what: str) -> Iterator[None]:
+    """Autograd's refusals in one line; memory that runs out passes, so that the batch is halved."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        text = " ".join(str(error).split())[:300]
+        raise CannotDecide(
+            f"{what} of the loss cannot be computed: {text}",
+            "the Hessian needs a loss that is twice differentiable: eager attention, no compiled or fused layers",
+        ) from error
 
 
 def default_graph_memory(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from samdiag.curvature.batches import count_samples, halve, move
 from samdiag.curvature.objective import Objective
+from samdiag.errors import SamdiagError
 
 CHECK_SAMPLES = 8  # enough to run every layer; the check costs about ten gradients of this many samples
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # accepted if any agrees: a single step raises false alarms across ReLU kinks
@@ -69,8 +70,8 @@ def check_products(
     repeat = float(torch.linalg.vector_norm(hv - again)) / norm
     try:
         difference, exact = _central_difference_error(model, loss, small, size, v, hv, device)
-    except (RuntimeError, TypeError, ValueError):
-        difference, exact = None, None  # the user's code insists on float32
+    except (SamdiagError, RuntimeError, MemoryError):
+        difference, exact = None, None  # the user's code insists on float32, or float64 does not fit in memory
     limit = TOLERANCE[dtype]
     reasons = [
         text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import UsageError
-from samdiag.formats.quoting import shown
+from samdiag.quoting import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

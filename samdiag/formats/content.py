@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samdiag.errors import CannotDecide, UsageError
-from samdiag.formats.quoting import listed, shown
+from samdiag.quoting import listed, shown
 
 PREFIX_BYTES = 4096  # more than any magic number needs
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -86,7 +86,11 @@ def _todo_missing(path: Path) -> str:
     found = _checkpoints_in(folder) if folder.is_dir() else []
     if not folder.is_dir():
         return f"check the path: there is no folder {shown(folder)}"
-    return f"check the path; {shown(folder)} holds: {listed(found)}" if found else "check the path"
+    return (
+        f"check the path; {'this folder' if str(folder) == '.' else shown(folder)} holds: {listed(found)}"
+        if found
+        else "check the path"
+    )
 
 
 def _checkpoints_in(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from samdiag.formats.checkpoint import Hint
-from samdiag.formats.quoting import listed, quoted
+from samdiag.quoting import listed, quoted
 
 SOURCE = "optimizer state"
 NUMBERS = {"rho": "sam.rho", "lr": "sam.lr", "momentum": "sam.momentum", "weight_decay": "sam.weight_decay"}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats.checkpoint import Checkpoint
 from samdiag.formats.content import Content
-from samdiag.formats.quoting import shown
 from samdiag.formats.recognition import Format
 from samdiag.formats.safetensors_header import SAVE_AGAIN, Header, parse_json, read_header
 from samdiag.formats.state_dict import strip_prefixes
+from samdiag.quoting import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from typing import Any
 
 from samdiag.errors import CannotDecide
 from samdiag.formats.content import reading
-from samdiag.formats.quoting import quoted, shown
+from samdiag.quoting import quoted, shown
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the bound of the safetensors library itself

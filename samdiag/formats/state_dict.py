@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from samdiag.errors import CannotDecide, SamdiagError, UsageError
-from samdiag.formats.quoting import listed
+from samdiag.quoting import listed
 
 if TYPE_CHECKING:
     from torch import Tensor

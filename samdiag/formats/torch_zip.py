@@ -15,10 +15,10 @@ from samdiag.formats.content import Content, reading
 from samdiag.formats.inert import safe_globals
 from samdiag.formats.optimizer_state import find_optimizer, read_hints
 from samdiag.formats.perturbed import restore_old_weights
-from samdiag.formats.quoting import shown
 from samdiag.formats.recognition import Format
 from samdiag.formats.refused import SAVE_WEIGHTS
 from samdiag.formats.state_dict import find_weights, has_ema, has_raw
+from samdiag.quoting import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from samdiag.curvature.objective import Objective
 from samdiag.curvature.self_check import CheckResult, check_products
 from samdiag.measure.gap import Gap, measure_gap
 from samdiag.measure.lookahead import STEPS, Lookahead, look_ahead
-from samdiag.measure.opening import Opened, opened, user_code
+from samdiag.measure.opening import Opened, opened
 from samdiag.measure.ridge import measure_ridge
 from samdiag.measure.sam_jacobian import measure_jacobian
 from samdiag.measure.second_opinion import ask_pyhessian
@@ -40,7 +40,7 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
     """
     tell = progress or (lambda _what, _count: None)
     tell("reading the data", 0)
-    with opened(problem, settings) as ready, user_code("the loss"):
+    with opened(problem, settings) as ready:
         objective = ready.objective
         tell("gradients", 0)
         x = objective.flat.double().clone()
@@ -59,7 +59,7 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
         tell("self-check", 0)
         check = check_products(
             problem.model,
-            problem.loss,
+            ready.loss,
             objective.batches[0],
             device=objective.device,
             dtype=objective.dtype,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from samdiag.curvature.batches import count_samples, move, same
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.restoring import rng_kept, seed_everything
-from samdiag.errors import CannotDecide, SamdiagError, UsageError
+from samdiag.errors import CannotDecide, UsageError
 from samdiag.measure.settings import MeasureSettings
 from samdiag.types import Problem
+from samdiag.user_errors import is_out_of_memory, user_code
 
 # last nodes of losses that cannot go below 0, whatever the model does
 NONNEGATIVE_LOSSES = frozenset(
@@ -35,6 +36,11 @@ NEGATIVE_LOG_LIKELIHOODS = frozenset(
 )  # of probabilities: after a log-softmax
 
 
+Loss = Callable[[Any, Any], Any]
+LOSS_TODO = "correct it: it is called as loss(model, batch) with the problem's own batches"
+DATA_TODO = "correct it: batches must be a list, a DataLoader or another iterable that can be read again and again"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """An objective ready for measurement, with what was decided on the way."""
@@ -44,6 +50,7 @@ class Opened:
     batch_size: int | None  # training batch; None: full batch
     loss_lower_bound: float | None
     notes: tuple[str, ...]
+    loss: Loss  # the problem's, its exceptions named
 
 
 @contextmanager
@@ -55,15 +62,16 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
         CannotDecide: NaN weights, a NaN loss, data or a loss that differ between two passes, no such device.
     """
     device, dtype = choose_device(settings.device), choose_dtype(problem, settings.dtype)
+    _check_problem(problem)
     _check_parameters(problem)
     notes: list[str] = []
     with seeded(settings.seed):
         batches = _materialise(problem, settings, device, dtype)
-    objective = Objective(problem.model, problem.loss, batches, device=device, dtype=dtype)
+    loss = guarded(problem.loss)
+    objective = Objective(problem.model, loss, batches, device=device, dtype=dtype)
     with objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*RNN module weights are not part of single contiguous chunk.*")
-        with user_code("the loss"):
-            bound = _check_loss(objective)
+        bound = _check_loss(objective)
         total, counts = objective.num_samples, objective.counts
         population = problem.population
         if population is None and len(counts) > 1:
@@ -77,6 +85,7 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
             batch_size=_training_batch(problem, settings, counts, population),
             loss_lower_bound=problem.loss_lower_bound if problem.loss_lower_bound is not None else bound,
             notes=tuple(notes),
+            loss=loss,
         )
 
 
@@ -88,23 +97,22 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def user_code(what: str) -> Iterator[None]:
-    """Turns an exception of the user's own code into one line that names it; out of memory and our own errors pass."""
-    from samdiag.curvature.objective import is_out_of_memory
+def guarded(loss: Loss) -> Loss:
+    """The loss, its exceptions named as its own; memory that runs out passes, so that batches are halved."""
 
-    try:
-        yield
-    except (SamdiagError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise CannotDecide("out of memory", "use --device cpu, fewer --samples, or smaller batches") from error
-        text = " ".join(str(error).split())[:300]
-        raise UsageError(
-            f"{what} raised {type(error).__name__}: {text}",
-            "fix the function; it is called as loss(model, batch) with a batch of the problem's own batches",
-        ) from error
+    def call(model: Any, batch: Any) -> Any:
+        try:
+            return loss(model, batch)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            with user_code("the loss", LOSS_TODO):
+                raise
+        except SystemExit:
+            with user_code("the loss", LOSS_TODO):
+                raise
+
+    return call
 
 
 def choose_device(name: str) -> torch.device:
@@ -137,8 +145,22 @@ def choose_dtype(problem: Problem, name: str) -> torch.dtype:
     return known[name]
 
 
+def _check_problem(problem: Problem) -> None:
+    """The three parts are what they should be.
+
+    Raises:
+        UsageError: one of them is of another type.
+    """
+    if not isinstance(problem.model, torch.nn.Module):
+        raise UsageError(f"Problem.model is a {type(problem.model).__name__}", "give a torch.nn.Module")
+    if not callable(problem.loss):
+        raise UsageError(f"Problem.loss is a {type(problem.loss).__name__}", "give a function loss(model, batch)")
+    if not hasattr(problem.batches, "__iter__") and not hasattr(problem.batches, "__getitem__"):
+        raise UsageError(f"Problem.batches is a {type(problem.batches).__name__}", DATA_TODO)
+
+
 def _check_parameters(problem: Problem) -> None:
-    trainable = [(n, p) for n, p in problem.model.named_parameters() if p.requires_grad]
+    trainable = [(n, p) for n, p in problem.model.named_parameters() if p.requires_grad and p.numel()]
     if not trainable:
         raise UsageError(
             "the model has no trainable parameters", "leave requires_grad=True on what the training changed"
@@ -160,7 +182,7 @@ def _materialise(
     """Whole batches until `samples` are reached, copied; the first is asked for twice to see that the loader repeats
     itself.
     """
-    with user_code("the data"):
+    with user_code("the data", DATA_TODO):
         seed_everything(settings.seed)
         batches: list[tuple[Any, int]] = []
         total = 0
@@ -208,7 +230,7 @@ def _check_loss(objective: Objective) -> float | None:
     if abs(first - second) > tolerance * max(abs(first), 1e-12) or change > tolerance * max(scale, 1e-6):
         raise CannotDecide(
             f"the loss is not deterministic: two evaluations on the same batches gave {first:.9g} and {second:.9g}",
-            "remove the randomness from the loss (dropout is already off), or seed it inside the function",
+            "remove the randomness from the loss (dropout is already off), and do not change the batch in place",
         )
     return _lower_bound(objective)
 

@@ -47,6 +47,8 @@ def ask_pyhessian(objective: Objective, lambda_max: Estimate, lambda_min: Estima
 
     start = time.perf_counter()
     used = _used_parameters(objective)
+    if not used:
+        return _nothing_to_ask(time.perf_counter() - start)
     batches = objective.batches
     model = _LossModel(used, lambda i: objective.loss_function(objective.model, batches[i]))
     loader = [(torch.full((count,), i), torch.zeros(1)) for i, count in enumerate(objective.counts)]
@@ -67,6 +69,19 @@ def ask_pyhessian(objective: Objective, lambda_max: Estimate, lambda_min: Estima
             p.grad = None
     ours_trace, ours_error = _hutchinson(objective, seed)
     return _compare(largest, samples, lambda_max, lambda_min, ours_trace, ours_error, time.perf_counter() - start)
+
+
+def _nothing_to_ask(seconds: float) -> SecondOpinion:
+    return SecondOpinion(
+        lambda_max=None,
+        lambda_max_agrees=None,
+        trace=None,
+        trace_error=None,
+        trace_samdiag=None,
+        trace_agrees=None,
+        message="PyHessian was not asked: the loss is linear in the parameters, there is no Hessian",
+        seconds=seconds,
+    )
 
 
 def _used_parameters(objective: Objective) -> list[nn.Parameter]:

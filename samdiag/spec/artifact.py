@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from samdiag.errors import UsageError
-from samdiag.formats.quoting import listed, shown
+from samdiag.quoting import listed, shown
 from samdiag.spec.parsing import WHOLE, parse
 from samdiag.spec.schema import Spec
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from samdiag import registry
 from samdiag.errors import UsageError
 from samdiag.formats import Checkpoint
-from samdiag.formats.quoting import quoted, shown
+from samdiag.quoting import quoted, shown
 from samdiag.spec.catalog import find_factory
 from samdiag.spec.discover import Resolution
 from samdiag.spec.user_code import call, extend_path, import_object

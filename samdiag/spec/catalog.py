@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from samdiag import registry
 from samdiag.errors import UsageError
-from samdiag.formats.quoting import quoted
+from samdiag.quoting import quoted
 from samdiag.spec.parsing import did_you_mean
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from samdiag.errors import UsageError
 from samdiag.formats import Checkpoint
-from samdiag.formats.quoting import quoted, shown
+from samdiag.quoting import quoted, shown
 from samdiag.spec.artifact import read_artifact
 from samdiag.spec.merging import Origin, Place, merge
 from samdiag.spec.parsing import WHOLE, flatten, nest, parse, parse_toml
@@ -40,7 +40,12 @@ class Resolution:
 
 
 def resolve(
-    *, overrides: Mapping[str, Any], config: str | None, checkpoint: Checkpoint | None, cwd: Path
+    *,
+    overrides: Mapping[str, Any],
+    config: str | None,
+    checkpoint: Checkpoint | None,
+    cwd: Path,
+    sources: Mapping[str, str] | None = None,
 ) -> Resolution:
     """The settings of one run, the nearest origin first.
 
@@ -52,6 +57,7 @@ def resolve(
         config: the path of a TOML file, or TOML itself; None for neither.
         checkpoint: None where there is no file yet, so that nothing but the user is heard.
         cwd: the folder that the user works in.
+        sources: who said an override, where it was not the command line itself (an environment variable).
 
     Raises:
         UsageError: a value is not allowed, an origin is refused, or the problem is not said or only in part.
@@ -70,6 +76,9 @@ def resolve(
         artifacts += hints
         warnings += impossible
     settings, places = merge([*users, *artifacts])
+    for name, source in (sources or {}).items():
+        if name in settings and settings[name].source == COMMAND_LINE:
+            settings[name] = replace(settings[name], source=source)
     pythonpath = tuple(dict.fromkeys(path for origin in users for path in origin.pythonpath))
     return Resolution(settings=settings, pythonpath=pythonpath, places=places, warnings=tuple(warnings))
 

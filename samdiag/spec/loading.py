@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from samdiag.errors import UsageError
-from samdiag.formats.quoting import listed, shown
 from samdiag.formats.state_dict import strip_prefixes
+from samdiag.quoting import listed, shown
 
 COUNTER = "num_batches_tracked"  # a batch-norm counter that older checkpoints lack and evaluation never reads
 SAME_MODEL = "build the model as it was in training"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from samdiag.errors import UsageError
-from samdiag.formats.quoting import shown
+from samdiag.quoting import shown
 from samdiag.spec.parsing import WHOLE
 from samdiag.types import Setting, Shadowed, Trust
 

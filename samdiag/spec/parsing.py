@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from samdiag.errors import UsageError
-from samdiag.formats.quoting import quoted, shown
+from samdiag.quoting import quoted, shown
 from samdiag.spec.schema import FAIL_ON, Spec
 
 WHOLE = ("problem", "model", "data", "loss")  # each is one value, never merged key by key

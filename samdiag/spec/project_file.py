@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from samdiag.errors import UsageError
-from samdiag.formats.quoting import shown
+from samdiag.quoting import shown
 from samdiag.spec.parsing import parse_toml
 
 OWN_FILE = "samdiag.toml"

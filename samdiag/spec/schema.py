@@ -114,17 +114,22 @@ class GateSpec(Table):
     @field_validator("fail_on", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """`"a,b"` is `["a", "b"]`, as on the command line."""
-        return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+        """`"a,b"` is `["a", "b"]`, as on the command line; case and empty entries do not matter."""
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            return items
+        return [item.strip().lower() for item in items if item.strip()]
 
     @field_validator("fail_on")
     @classmethod
     def _known(cls, value: list[str] | None) -> list[str] | None:
+        if value == []:
+            raise ValueError("is empty: list verdicts, or write 'any' or 'never'")
         for item in value or ():
             if item not in FAIL_ON:
                 raise ValueError(f"must be among: {', '.join(FAIL_ON)}")
-        if value and len(value) > 1 and {"any", "never"} & set(value):
-            raise ValueError("must be 'any' or 'never' alone, or a list of verdicts")
+        if value and len(value) > 1 and "never" in value:
+            raise ValueError("must be 'never' alone, or a list of verdicts")
         return value
 
 

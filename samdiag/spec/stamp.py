@@ -13,9 +13,9 @@ from typing import Any
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats.content import look_at
-from samdiag.formats.quoting import listed, shown
 from samdiag.formats.safetensors_file import MAX_STAMP_CHARACTERS, STAMP_KEY, recognises
 from samdiag.formats.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, Header, read_header
+from samdiag.quoting import listed, shown
 from samdiag.spec.artifact import JUDGE_DATA_KEYS, forbidden_names
 from samdiag.spec.parsing import flatten, nest, parse
 

@@ -6,20 +6,17 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
-import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from samdiag.errors import SamdiagError, UsageError
-from samdiag.formats.quoting import quoted, shown
+from samdiag.errors import UsageError
+from samdiag.quoting import quoted, shown
 from samdiag.spec.merging import Place
 from samdiag.spec.parsing import did_you_mean
-
-OWN_PACKAGE = Path(__file__).parents[1]
+from samdiag.user_errors import summary, user_code
 
 
 def extend_path(folders: Iterable[Path]) -> None:
@@ -57,13 +54,8 @@ def import_object(reference: str, *, key: str, place: Place, checkpoint_folder: 
 
 def call(function: Callable[..., Any], described: str, **arguments: Any) -> Any:
     """What `function(**arguments)` returns; whatever it raises becomes a UsageError that names the user's own line."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
-            return function(**arguments)
-    except SamdiagError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{described} raised {_summary(error)}", "correct it there; it is run as written") from error
+    with user_code(described, "correct it there; it is run as written"), contextlib.redirect_stdout(sys.stderr):
+        return function(**arguments)
 
 
 def _import_file(name: str, *, key: str, place: Place) -> ModuleType:
@@ -131,28 +123,4 @@ def _attribute(module: ModuleType, module_name: str, attribute: str, key: str) -
 def _import_failed(name: str, error: BaseException) -> UsageError:
     missing = isinstance(error, ModuleNotFoundError)
     todo = "install it, or add its folder to pythonpath in your samdiag.toml" if missing else "correct it there"
-    return UsageError(f"importing {shown(name)} raised {_summary(error)}", todo)
-
-
-def _summary(error: BaseException) -> str:
-    """One line: the exception's type and message, and the deepest line of the user's own code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_user_file(frame.filename)]
-    if isinstance(error, SyntaxError) and error.filename:
-        where = f" at {shown(_relative(error.filename))}:{error.lineno}"
-    else:
-        where = f" at {shown(_relative(own[-1].filename))}:{own[-1].lineno}" if own else ""
-    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
-    return f"{type(error).__name__}: {shown(message)}{where}" if message else f"{type(error).__name__}{where}"
-
-
-def _is_user_file(filename: str) -> bool:
-    path = Path(filename)
-    library = {"site-packages", "dist-packages"} & set(path.parts) or filename.startswith("<")
-    standard = path.is_relative_to(Path(os.__file__).parent)
-    return not library and not standard and not path.is_relative_to(OWN_PACKAGE)
-
-
-def _relative(filename: str) -> str:
-    relative = os.path.relpath(filename)
-    return filename if relative.startswith("..") else relative
+    return UsageError(f"importing {shown(name)} raised {summary(error)}", todo)

@@ -19,7 +19,7 @@ NETWORKS = ["problem", "single_batch", "unused", "double", "linear_regression", 
 @pytest.mark.parametrize("function", NETWORKS)
 def test_agrees(function: str, more: tuple[str, ...], work: Path, inspect: Run) -> None:
     state = getattr(problems, function)().model.state_dict()
-    save_file({name: value + 0.1 for name, value in state.items()}, "net.safetensors")
+    save_file({name: value + 0.3 for name, value in state.items()}, "net.safetensors")
     arguments = ("--rho", "0.1", "--problem", f"problems.py:{function}", "--cross-check", "--fail-on", "never")
     ran = inspect("net.safetensors", *arguments, *more, "--format", "json")
     assert ran.code == 0, ran.err
@@ -30,9 +30,6 @@ def test_agrees(function: str, more: tuple[str, ...], work: Path, inspect: Run) 
     assert "PyHessian agrees" in " ".join(text.out.split())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="PyHessian has no parameter left to differentiate: an AttributeError blamed on the loss"
-)
 def test_no_curvature_at_all(work: Path, inspect: Run) -> None:
     """The loss is linear in the parameters: there is nothing for PyHessian to iterate on."""
     save_file(problems.no_curvature().model.state_dict(), "net.safetensors")

@@ -288,14 +288,12 @@ def test_cross_check_after_halving(work: Path, inspect: Run) -> None:
     assert ran.report["measurements"]["second_opinion"]["lambda_max_agrees"]
 
 
-@pytest.mark.xfail(strict=True, reason="the self-check's comparison in float64 takes the whole diagnosis down")
 def test_no_memory_at_all_for_float64(work: Path, inspect: Run) -> None:
     ran = inspect(A, "--rho", "0.1", "--problem", "problems.py:memory_for_none_in_float64", "--format", "json")
     assert ran.code == 0, ran.err
     assert ran.report["measurements"]["self_check"]["finite_difference_error"] is None
 
 
-@pytest.mark.xfail(strict=True, reason="memory that runs out in the factory is exit 2: correct it there")
 def test_no_memory_for_the_model(work: Path, inspect: Run) -> None:
     ran = inspect(A, "--rho", "0.1", "--problem", "problems.py:raises_out_of_memory")
     assert ran.code == 3
@@ -322,7 +320,6 @@ def test_a_bug_asks_to_be_reported(work: Path, inspect: Run, monkeypatch: pytest
     check_internal(inspect(A, *HONEST))
 
 
-@pytest.mark.xfail(strict=True, reason="every exception while measuring is blamed on the user's loss, exit 2")
 @pytest.mark.parametrize("name", ["measure_gap", "measure_ridge", "check_products", "measure_spectrum"])
 def test_a_bug_while_measuring_is_not_the_users(
     name: str, work: Path, inspect: Run, monkeypatch: pytest.MonkeyPatch

@@ -105,7 +105,6 @@ def test_output_of_several_is_json_lines(work: Path, inspect: Run, valid: Callab
         valid(report)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="an OSError while writing the report escapes")
 def test_a_full_disk_is_said(work: Path, inspect: Run) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
@@ -114,7 +113,6 @@ def test_a_full_disk_is_said(work: Path, inspect: Run) -> None:
     assert "No space left on device" in ran.err
 
 
-@pytest.mark.xfail(strict=True, reason="--output truncates the checkpoint before it is read")
 def test_output_never_destroys_a_checkpoint(work: Path, inspect: Run) -> None:
     before = Path(A).read_bytes()
     ran = inspect(A, *HONEST, "--output", A)
@@ -122,7 +120,6 @@ def test_output_never_destroys_a_checkpoint(work: Path, inspect: Run) -> None:
     assert ran.code == 2
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="UnicodeEncodeError escapes")
 def test_a_stdout_that_knows_ascii_only(work: Path, inspect: Run) -> None:
     """PYTHONIOENCODING=ascii, or an old Windows console."""
     ran = inspect(A, *HONEST, charset="ascii")
@@ -137,7 +134,6 @@ def test_json_on_an_ascii_stdout(work: Path, inspect: Run) -> None:
 # ---------------------------------------------------------------- user code that misbehaves
 
 
-@pytest.mark.xfail(strict=True, reason="what the loss prints goes to stdout, into the report")
 @pytest.mark.parametrize("format", ["text", "json"])
 def test_what_the_loss_prints_is_not_in_the_report(format: str, work: Path, inspect: Run) -> None:
     ran = inspect(A, "--rho", "0.1", "--problem", "problems.py:loss_prints", "--format", format)
@@ -145,14 +141,12 @@ def test_what_the_loss_prints_is_not_in_the_report(format: str, work: Path, insp
     assert "step" in ran.err.splitlines()
 
 
-@pytest.mark.xfail(strict=True, reason="SystemExit in the loss ends the command with its own code and no report")
 def test_a_loss_that_exits_is_no_pass(work: Path, inspect: Run) -> None:
     ran = inspect(A, "--rho", "0.1", "--problem", "problems.py:loss_exits")
     assert ran.code == 2
     assert "the loss raised SystemExit" in ran.err
 
 
-@pytest.mark.xfail(strict=True, reason="the advice for the loss is given for the data")
 def test_data_that_raise_get_advice_about_data(work: Path, inspect: Run) -> None:
     ran = inspect(A, "--rho", "0.1", "--problem", "problems.py:loader_raises")
     assert "the data raised OSError: stale file handle" in ran.err
