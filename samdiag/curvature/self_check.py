@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from samdiag.curvature.batches import count_samples, halve, move
 from samdiag.curvature.objective import Objective
 from samdiag.errors import SamdiagError
+from samdiag.types import SelfCheck
 
 CHECK_SAMPLES = 8  # enough to run every layer; the check costs about ten gradients of this many samples
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # accepted if any agrees: a single step raises false alarms across ReLU kinks
@@ -30,16 +31,10 @@ SUSPICIOUS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """Relative errors of the products, and the rounding error of the gradient in its own unit (None: float64 would not
-    run).
-    """
+    """Whether the products can be believed, and the gradient's rounding error (None: float64 would not run)."""
 
-    passed: bool
-    symmetry_error: float
-    repeat_error: float
-    finite_difference_error: float | None
+    self_check: SelfCheck
     gradient_rounding: float | None
-    reason: str
 
 
 def check_products(
@@ -88,12 +83,14 @@ def check_products(
     ]
     rounding = None if exact is None else float(torch.linalg.vector_norm(gradient - exact))
     return CheckResult(
-        passed=not reasons,
-        symmetry_error=symmetry,
-        repeat_error=repeat,
-        finite_difference_error=difference,
+        self_check=SelfCheck(
+            passed=not reasons,
+            symmetry_error=symmetry,
+            repeat_error=repeat,
+            finite_difference_error=difference,
+            reason="; ".join(reasons),
+        ),
         gradient_rounding=rounding,
-        reason="; ".join(reasons),
     )
 
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from samdiag.curvature.batches import count_samples
 from samdiag.curvature.objective import Objective
-from samdiag.curvature.self_check import CheckResult, check_products
+from samdiag.curvature.self_check import check_products
 from samdiag.measure.gap import Gap, measure_gap
-from samdiag.measure.lookahead import STEPS, Lookahead, look_ahead
+from samdiag.measure.lookahead import Lookahead, look_ahead
 from samdiag.measure.opening import Opened, opened
+from samdiag.measure.recording import Stages, record
 from samdiag.measure.ridge import measure_ridge
-from samdiag.measure.sam_jacobian import measure_jacobian
+from samdiag.measure.sam_jacobian import SamJacobian, measure_jacobian
+from samdiag.measure.scale import Scale, effective_radius, gradient_scale
 from samdiag.measure.second_opinion import ask_pyhessian
 from samdiag.measure.settings import MeasureSettings
-from samdiag.measure.spectrum import (
-    BOUND_PROBABILITY,
-    Spectrum,
-    decision_is_certain,
-    measure_spectrum,
-    noise_along,
-)
+from samdiag.measure.spectrum import Spectrum, decision_is_certain, measure_spectrum, noise_along
 from samdiag.theory.hallucination import SIGNATURE_RATIO
-from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, Problem, SelfCheck
+from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, Problem
 
 Progress = Callable[[str, int], None]  # (what is being done, Hessian products so far)
 
@@ -41,158 +34,80 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
     tell = progress or (lambda _what, _count: None)
     tell("reading the data", 0)
     with opened(problem, settings) as ready:
-        objective = ready.objective
-        tell("gradients", 0)
-        x = objective.flat.double().clone()
-        gap = measure_gap(
-            objective,
-            x,
-            rho=settings.rho,
-            variant=settings.variant,
-            weight_decay=settings.weight_decay,
-            population=ready.population,
-        )
-        scale = _gradient_scale(gap, ready, settings)
-        tell("ridge", 0)
-        ridge = measure_ridge(objective, x, gap.ascent.displacement)
-        ahead = _look_ahead(objective, gap, settings, scale)
-        tell("self-check", 0)
-        check = check_products(
-            problem.model,
-            ready.loss,
-            objective.batches[0],
-            device=objective.device,
-            dtype=objective.dtype,
-            count=problem.num_samples or count_samples,
-        )
-        radius = settings.rho if scale is None else (settings.rho / scale.value if scale.value > 0 else math.inf)
-        spectrum = measure_spectrum(
-            objective,
-            num_eigenvalues=settings.num_eigenvalues,
-            tol=settings.tol,
-            max_products=settings.max_products,
-            seed=settings.seed,
-            population=ready.population,
-            decided=decision_is_certain(radius, settings.lr, settings.momentum, settings.tol),
-            progress=lambda count, _: tell("spectrum", count),
-        )
-        along, quadratic = _second_order(objective, gap)
-        directions = _directions(objective, spectrum, gap, radius)
-        jacobian = None
-        if gap.update_ratio.value is not None and gap.update_ratio.low < SIGNATURE_RATIO:
-            tell("SAM Jacobian", 0)
-            jacobian = measure_jacobian(objective, gap, settings)
-        opinion = None
-        if settings.cross_check:
-            tell("second opinion", 0)
-            opinion = ask_pyhessian(objective, spectrum.top[0], spectrum.bottom[0], settings.seed)
-        k = settings.num_eigenvalues
-        return Measurements(
-            rho=settings.rho,
-            variant=settings.variant,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            batch_size=ready.batch_size,
-            num_params=objective.num_params,
-            num_samples=objective.num_samples,
-            num_batches=len(objective.counts),
-            population=ready.population,
-            num_products=objective.num_products,
-            num_gradients=round(objective.num_gradients),
-            loss_lower_bound=ready.loss_lower_bound,
-            loss=gap.loss,
-            grad_norm=_with_rounding(gap.grad_norm, check, spectrum, x, objective),
-            perturbed_loss=gap.perturbed_loss,
-            loss_change=gap.loss_change,
-            perturbed_grad_norm=gap.perturbed_grad_norm,
-            gradient_ratio=gap.ratio,
-            gradient_cosine=gap.cosine,
-            update_ratio=gap.update_ratio,
-            perturbation_norm=float(torch.linalg.vector_norm(gap.ascent.displacement)),
-            directional_curvature=along,
-            quadratic_error=quadratic,
-            lookahead_loss=ahead.loss if ahead else None,
-            lookahead_loss_sgd=ahead.loss_sgd if ahead else None,
-            lookahead_cosine=ahead.cosine if ahead else None,
-            lookahead_steps=STEPS,
-            ascent_noise=scale.noise if scale else 0.0,
-            ridge_distance=ridge.distance,
-            ridge_searched=ridge.searched,
-            lambda_max=spectrum.top[0],
-            lambda_min=spectrum.bottom[0],
-            lambda_min_bound=spectrum.lower_bound,
-            lambda_min_bound_probability=1.0 if spectrum.complete else BOUND_PROBABILITY,
-            top_eigenvalues=spectrum.top[:k],
-            bottom_eigenvalues=spectrum.bottom[:k],
-            top_directions=directions[0],
-            bottom_directions=directions[1],
-            spectrum_complete=spectrum.complete,
-            effective_radius=radius,
-            noise_trace=gap.noise_trace,
-            jacobian_eigenvalues=jacobian.eigenvalues if jacobian else None,
-            jacobian_zero=jacobian.zero if jacobian else None,
-            self_check=SelfCheck(
-                passed=check.passed,
-                symmetry_error=check.symmetry_error,
-                repeat_error=check.repeat_error,
-                finite_difference_error=check.finite_difference_error,
-                reason=check.reason,
-            ),
-            second_opinion=opinion,
-            notes=_notes(ready, spectrum, gap),
-        )
+        return record(_measure_all(problem, settings, ready, tell))
 
 
-def _notes(ready: Opened, spectrum: Spectrum, gap: Gap) -> tuple[str, ...]:
-    notes = list(ready.notes)
-    if gap.grad_norm.low <= 0 < (gap.grad_norm.sampling_error or 0.0):
-        notes.append(
-            f"the gradient of these {ready.objective.num_samples} samples cannot be told from sampling noise: the two "
-            "gradients and their ratio say little about the whole training set; use more --samples"
-        )
-    if ready.objective.split:
-        notes.append(
-            f"memory ran out: batches were halved {ready.objective.split} time(s); right when the loss is a "
-            "mean over samples"
-        )
-    if spectrum.stopped_early:
-        notes.append(
-            "stopped once both ends decided: eigenvalues behind the first of either end may not have converged"
-        )
-    return tuple(notes)
+def _measure_all(problem: Problem, settings: MeasureSettings, ready: Opened, tell: Progress) -> Stages:
+    objective = ready.objective
+    tell("gradients", 0)
+    x = objective.flat.double().clone()
+    gap = measure_gap(
+        objective,
+        x,
+        rho=settings.rho,
+        variant=settings.variant,
+        weight_decay=settings.weight_decay,
+        population=ready.population,
+    )
+    scale = gradient_scale(gap, ready)
+    radius = effective_radius(settings.rho, scale)
+    tell("ridge", 0)
+    ridge = measure_ridge(objective, x, gap.ascent.displacement)
+    tell("next steps", 0)
+    ahead = _look_ahead(objective, gap, settings, scale)
+    tell("self-check", 0)
+    check = check_products(
+        problem.model,
+        ready.loss,
+        objective.batches[0],
+        device=objective.device,
+        dtype=objective.dtype,
+        count=problem.num_samples or count_samples,
+    )
+    spectrum = measure_spectrum(
+        objective,
+        num_eigenvalues=settings.num_eigenvalues,
+        tol=settings.tol,
+        max_products=settings.max_products,
+        seed=settings.seed,
+        population=ready.population,
+        decided=decision_is_certain(radius, settings.lr, settings.momentum, settings.tol),
+        progress=lambda count, _: tell("spectrum", count),
+    )
+    along, quadratic = _second_order(objective, gap)
+    top, bottom = _directions(objective, spectrum, gap, radius)
+    jacobian = _jacobian(objective, gap, settings, tell)
+    opinion = None
+    if settings.cross_check:
+        tell("second opinion", 0)
+        opinion = ask_pyhessian(objective, spectrum.top[0], spectrum.bottom[0], settings.seed)
+    return Stages(
+        settings=settings,
+        ready=ready,
+        gap=gap,
+        scale=scale,
+        ridge=ridge,
+        ahead=ahead,
+        check=check,
+        spectrum=spectrum,
+        directional_curvature=along,
+        quadratic_error=quadratic,
+        top=top,
+        bottom=bottom,
+        jacobian=jacobian,
+        opinion=opinion,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scale:
-    """What divides rho on average, √(|g|² + tr C/m) in the variant's metric: its value and its noise part squared."""
-
-    value: float
-    noise: float
-
-
-def _gradient_scale(gap: Gap, ready: Opened, settings: MeasureSettings) -> _Scale | None:
-    """The scale of the ascent gradient; None for USAM, where nothing divides rho.
-
-    |g|² is corrected for the sampling noise in it when the analysed samples are not the whole training set, and the
-    noise of a batch drawn without replacement carries the finite-population factor.
-
-    Source: theory A, head; C5.
-    """
-    norm = gap.ascent.normaliser
-    if norm is None:
+def _jacobian(objective: Objective, gap: Gap, settings: MeasureSettings, tell: Progress) -> SamJacobian | None:
+    """The SAM Jacobian, where the shifted gradient may vanish; it costs a second spectrum."""
+    if gap.update_ratio.value is None or gap.update_ratio.low >= SIGNATURE_RATIO:
         return None
-    noise, samples, population = gap.normalised_noise, ready.objective.num_samples, ready.population
-    unseen = max(0.0, 1.0 - samples / population) if population else 1.0
-    partial = population is None or samples < population
-    squared = max(norm**2 - (noise / samples * unseen if partial else 0.0), 0.0)
-    ascent = 0.0
-    if ready.batch_size is not None:
-        ascent = noise / ready.batch_size * (1.0 - ready.batch_size / population if population else 1.0)
-    return _Scale(value=math.sqrt(squared + ascent), noise=ascent)
+    tell("SAM Jacobian", 0)
+    return measure_jacobian(objective, gap, settings)
 
 
-def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale: _Scale | None) -> Lookahead | None:
+def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale: Scale | None) -> Lookahead | None:
     if settings.lr is None or gap.here.norm == 0:
         return None
     norm = gap.ascent.normaliser
@@ -239,14 +154,3 @@ def _directions(
         effective = radius * stretch if stretch > 0 else 0.0
         found.append(Direction(eigenvalue=estimate, effective_radius=effective, noise=c, offset=offset))
     return tuple(found[: len(spectrum.top)]), tuple(found[len(spectrum.top) :])
-
-
-def _with_rounding(norm: Estimate, check: CheckResult, spectrum: Spectrum, x: Tensor, objective: Objective) -> Estimate:
-    """|g| with its rounding error: measured against float64 where that ran, else eps·|lambda|_max·|x| (backward
-    error).
-    """
-    eps = torch.finfo(objective.dtype).eps
-    largest = max(abs(spectrum.top[0].value or 0.0), abs(spectrum.bottom[0].value or 0.0))
-    backward = eps * largest * float(torch.linalg.vector_norm(x))
-    error = backward if check.gradient_rounding is None else max(check.gradient_rounding, eps * (norm.value or 0.0))
-    return Estimate(value=norm.value, error=error, sampling_error=norm.sampling_error)

@@ -86,7 +86,7 @@ def test_sound_networks_pass(name: str, dtype: torch.dtype) -> None:
         batch = tuple(t.double() if t.is_floating_point() else t for t in batch)
     p.model.eval()
     result = check_products(p.model, p.loss, batch, device=CPU, dtype=dtype)
-    assert result.passed, result.reason
+    assert result.self_check.passed, result.self_check.reason
     assert result.gradient_rounding is not None
 
 
@@ -98,5 +98,5 @@ def test_code_that_insists_on_float32_is_checked_without_float64() -> None:
 
     p.model.eval()
     result = check_products(p.model, loss, next(iter(p.batches)), device=CPU, dtype=torch.float32)
-    assert result.passed
-    assert result.finite_difference_error is None
+    assert result.self_check.passed
+    assert result.self_check.finite_difference_error is None

@@ -1,0 +1,142 @@
+"""What was measured, as the plain numbers of Measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from samdiag.curvature.self_check import CheckResult
+from samdiag.measure.gap import Gap
+from samdiag.measure.lookahead import STEPS, Lookahead
+from samdiag.measure.opening import Opened
+from samdiag.measure.ridge import Ridge
+from samdiag.measure.sam_jacobian import SamJacobian
+from samdiag.measure.scale import Scale, effective_radius
+from samdiag.measure.settings import MeasureSettings
+from samdiag.measure.spectrum import BOUND_PROBABILITY, Spectrum
+from samdiag.types import Direction, Estimate, Measurements, SecondOpinion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """The results of every stage of one measurement."""
+
+    settings: MeasureSettings
+    ready: Opened
+    gap: Gap
+    scale: Scale | None
+    ridge: Ridge
+    ahead: Lookahead | None
+    check: CheckResult
+    spectrum: Spectrum
+    directional_curvature: Estimate
+    quadratic_error: float | None
+    top: tuple[Direction, ...]
+    bottom: tuple[Direction, ...]
+    jacobian: SamJacobian | None
+    opinion: SecondOpinion | None
+
+
+def record(s: Stages) -> Measurements:
+    """The stages' results side by side."""
+    return Measurements(**_circumstances(s), **_gradients(s), **_curvature(s))
+
+
+def _circumstances(s: Stages) -> dict[str, Any]:
+    """The settings behind the numbers, and how much was looked at."""
+    objective = s.ready.objective
+    return {
+        "rho": s.settings.rho,
+        "variant": s.settings.variant,
+        "lr": s.settings.lr,
+        "momentum": s.settings.momentum,
+        "weight_decay": s.settings.weight_decay,
+        "batch_size": s.ready.batch_size,
+        "num_params": objective.num_params,
+        "num_samples": objective.num_samples,
+        "num_batches": len(objective.counts),
+        "population": s.ready.population,
+        "num_products": objective.num_products,
+        "num_gradients": round(objective.num_gradients),
+        "loss_lower_bound": s.ready.loss_lower_bound,
+        "self_check": s.check.self_check,
+        "second_opinion": s.opinion,
+        "notes": _notes(s.ready, s.spectrum, s.gap),
+    }
+
+
+def _gradients(s: Stages) -> dict[str, Any]:
+    """What the losses and gradients near the point are."""
+    gap, ahead = s.gap, s.ahead
+    return {
+        "loss": gap.loss,
+        "grad_norm": _with_rounding(s),
+        "perturbed_loss": gap.perturbed_loss,
+        "loss_change": gap.loss_change,
+        "perturbed_grad_norm": gap.perturbed_grad_norm,
+        "gradient_ratio": gap.ratio,
+        "gradient_cosine": gap.cosine,
+        "update_ratio": gap.update_ratio,
+        "perturbation_norm": float(torch.linalg.vector_norm(gap.ascent.displacement)),
+        "effective_radius": effective_radius(s.settings.rho, s.scale),
+        "ascent_noise": s.scale.noise if s.scale else 0.0,
+        "noise_trace": gap.noise_trace,
+        "lookahead_loss": ahead.loss if ahead else None,
+        "lookahead_loss_sgd": ahead.loss_sgd if ahead else None,
+        "lookahead_cosine": ahead.cosine if ahead else None,
+        "lookahead_steps": STEPS,
+        "ridge_distance": s.ridge.distance,
+        "ridge_searched": s.ridge.searched,
+    }
+
+
+def _curvature(s: Stages) -> dict[str, Any]:
+    """What the Hessian and the SAM Jacobian are."""
+    spectrum, k = s.spectrum, s.settings.num_eigenvalues
+    return {
+        "directional_curvature": s.directional_curvature,
+        "quadratic_error": s.quadratic_error,
+        "lambda_max": spectrum.top[0],
+        "lambda_min": spectrum.bottom[0],
+        "lambda_min_bound": spectrum.lower_bound,
+        "lambda_min_bound_probability": 1.0 if spectrum.complete else BOUND_PROBABILITY,
+        "top_eigenvalues": spectrum.top[:k],
+        "bottom_eigenvalues": spectrum.bottom[:k],
+        "top_directions": s.top,
+        "bottom_directions": s.bottom,
+        "spectrum_complete": spectrum.complete,
+        "jacobian_eigenvalues": s.jacobian.eigenvalues if s.jacobian else None,
+        "jacobian_zero": s.jacobian.zero if s.jacobian else None,
+    }
+
+
+def _notes(ready: Opened, spectrum: Spectrum, gap: Gap) -> tuple[str, ...]:
+    notes = list(ready.notes)
+    if gap.grad_norm.low <= 0 < (gap.grad_norm.sampling_error or 0.0):
+        notes.append(
+            f"the gradient of these {ready.objective.num_samples} samples cannot be told from sampling noise: the two "
+            "gradients and their ratio say little about the whole training set; use more --samples"
+        )
+    if ready.objective.split:
+        notes.append(
+            f"memory ran out: batches were halved {ready.objective.split} time(s); right when the loss is a "
+            "mean over samples"
+        )
+    if spectrum.stopped_early:
+        notes.append(
+            "stopped once both ends decided: eigenvalues behind the first of either end may not have converged"
+        )
+    return tuple(notes)
+
+
+def _with_rounding(s: Stages) -> Estimate:
+    """|g| with its rounding error: measured against float64 where that ran, else the backward error."""
+    norm, dtype = s.gap.grad_norm, s.ready.objective.dtype
+    eps = torch.finfo(dtype).eps
+    largest = max(abs(s.spectrum.top[0].value or 0.0), abs(s.spectrum.bottom[0].value or 0.0))
+    backward = eps * largest * float(torch.linalg.vector_norm(s.gap.here.x))
+    measured = s.check.gradient_rounding
+    error = backward if measured is None else max(measured, eps * (norm.value or 0.0))
+    return replace(norm, error=error)
