@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from samdiag.curvature.batches import halve
+from samdiag.curvature.memory import free_memory
 from samdiag.curvature.restoring import borrowed, double_backward_kernels
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.user_errors import is_out_of_memory
@@ -215,7 +216,7 @@ class Objective:
         """Builds the gradient graph of as many batches as fit the budget; the rest is recomputed every time."""
         if any(b.graph is not None for b in self._batches) or self._graph_memory == 0:
             return
-        budget = self._graph_memory if self._graph_memory is not None else default_graph_memory(self.device)
+        budget = self._graph_memory if self._graph_memory is not None else free_memory(self.device) // 2
         per_sample = self._graph_bytes_per_sample()
         used = 0.0
         try:
@@ -292,15 +293,3 @@ def _differentiating(what: str) -> Iterator[None]:
             f"{what} of the loss cannot be computed: {text}",
             "the Hessian needs a loss that is twice differentiable: eager attention, no compiled or fused layers",
         ) from error
-
-
-def default_graph_memory(device: torch.device) -> int:
-    """Bytes that kept graphs may take: half of what the device has free (on CPU of what the kernel calls available)."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] // 2)
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        available = 4 * 2**30  # no such file outside Linux: a laptop's safe share
-    return available // 2

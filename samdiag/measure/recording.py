@@ -124,6 +124,8 @@ def _notes(ready: Opened, spectrum: Spectrum, gap: Gap) -> tuple[str, ...]:
             f"memory ran out: batches were halved {ready.objective.split} time(s); right when the loss is a "
             "mean over samples"
         )
+    if spectrum.out_of_memory:
+        notes.append(f"the Krylov basis was cut at {spectrum.steps} vectors: more do not fit in memory")
     if spectrum.stopped_early:
         notes.append(
             "stopped once both ends decided: eigenvalues behind the first of either end may not have converged"

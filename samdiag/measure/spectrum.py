@@ -10,6 +10,7 @@ from torch import Tensor
 
 from samdiag.curvature.certificate import spectrum_bounds
 from samdiag.curvature.lanczos import Decided, KrylovSpectrum, RitzEnds, extremal_eigenpairs
+from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
 from samdiag.measure.statistics import BatchValues
 from samdiag.theory.edge import stability_edge
@@ -29,6 +30,7 @@ class Spectrum:
         top, bottom: estimates in the order of their vectors (descending, ascending).
         top_vectors, bottom_vectors: [k, num_params], unit rows.
         lower_bound: lambda_min is above it with BOUND_PROBABILITY.
+        out_of_memory: the run ended because its basis would not fit, not because it had converged.
         rounding: absolute error that the floating-point type leaves in any eigenvalue.
     """
 
@@ -40,6 +42,7 @@ class Spectrum:
     lower_bound: float
     steps: int
     stopped_early: bool
+    out_of_memory: bool
     rounding: float
     all_values: list[float]  # with all_vectors [num_params, num_params] when complete; else empty and None
     all_vectors: Tensor | None
@@ -62,12 +65,13 @@ def measure_spectrum(
     a by-product of the recurrence), which also gives qᵀH_b q per batch and so the sampling error. A complete spectrum
     reports every negative eigenvalue.
     """
+    affordable = affordable_vectors(objective.device, objective.num_params, objective.dtype)
     krylov = extremal_eigenpairs(
         objective.product,
         objective.num_params,
         num_eigenvalues=num_eigenvalues,
         tol=tol,
-        max_products=max_products,
+        max_products=min(max_products, affordable),
         generator=torch.Generator().manual_seed(seed),
         device=objective.device,
         dtype=objective.dtype,
@@ -100,6 +104,7 @@ def measure_spectrum(
         lower_bound=low - rounding,
         steps=krylov.steps,
         stopped_early=krylov.stopped_early,
+        out_of_memory=krylov.steps == affordable < max_products and not krylov.complete,
         rounding=rounding,
         all_values=krylov.all_values,
         all_vectors=krylov.all_vectors,

@@ -160,3 +160,19 @@ def test_the_bound_is_tight_once_converged() -> None:
     found = solve(torch.diag(values), tol=1e-6, num_eigenvalues=1)
     low, _ = spectrum_bounds(found.alpha, found.beta, 500, low=found.bottom[0], high=found.top[0], probability=0.99)
     assert low == pytest.approx(-1.0, rel=0.02)
+
+
+def test_the_basis_is_cut_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A basis of 300 vectors of a large model would take more memory than there is: the run ends and says so."""
+    import samdiag
+    from samdiag.curvature import memory
+    from tests.networks import NETWORKS
+
+    problem = NETWORKS["mlp_1870"]()
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 4 * 10 * 1870 * 4)
+    m = samdiag.diagnose(problem, rho=0.1, tol=1e-6).measurements
+    assert m is not None
+    assert any("cut at 10 vectors" in note for note in m.notes)
+    assert not m.lambda_min.converged
+    assert m.lambda_min_bound is not None
+    assert m.lambda_min_bound < (m.lambda_min.value or 0.0)
