@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import SamdiagError, UsageError
 from samdiag.types import CheckpointInfo, Diagnosis, Failure, Problem, Setting, Trust
+from samdiag.user_errors import MEMORY_TODO, is_out_of_memory
 
 if TYPE_CHECKING:
     from samdiag.measure.settings import MeasureSettings
@@ -117,6 +118,7 @@ def diagnose(
         if value is not None
     }
     chosen = measure_settings(settings, cross_check=cross_check)
+    _check_values(said)
     return _examine(problem, chosen, None, settings, (), _Clock(), progress)
 
 
@@ -190,6 +192,17 @@ def measure_settings(settings: Mapping[str, Setting], *, cross_check: bool = Fal
     return MeasureSettings(**{**values, "rho": float(rho)}, cross_check=cross_check)
 
 
+def _check_values(said: Mapping[str, Any]) -> None:
+    """Nothing, or UsageError where a value is not allowed: the same rules as for files and the command line."""
+    from samdiag.spec.parsing import nest, parse
+
+    products = said.get("measure.max_products")
+    if products is not None and (not isinstance(products, int) or products < 1):
+        raise UsageError(f"max_products = {products!r} is not a positive whole number", "give e.g. 300")
+    known = {name: value for name, value in said.items() if value is not None and name != "measure.max_products"}
+    parse(nest(known, "argument"), "argument")
+
+
 def failed(
     error: Exception,
     *,
@@ -205,8 +218,8 @@ def failed(
 
     if isinstance(error, SamdiagError):
         failure = Failure(what=error.what, todo=error.todo, exit_code=error.exit_code)
-    elif isinstance(error, MemoryError):
-        failure = Failure(what="out of memory", todo="use fewer --samples or a machine with more memory", exit_code=3)
+    elif is_out_of_memory(error):
+        failure = Failure(what="out of memory", todo=MEMORY_TODO, exit_code=3)
     else:
         where = error.__traceback__
         while where is not None and where.tb_next is not None:

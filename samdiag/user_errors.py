@@ -12,6 +12,7 @@ from samdiag.errors import CannotDecide, SamdiagError, UsageError
 from samdiag.quoting import shown
 
 OWN_PACKAGE = Path(__file__).parent
+EXHAUSTED = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 MEMORY_TODO = "use --device cpu, fewer --samples, smaller batches, or a machine with more memory"
 
 
@@ -38,7 +39,7 @@ def user_code(what: str, todo: str) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out: Python's own, torch's class, or its CPU allocator's message."""
     name = type(error).__name__  # by name: torch need not be loaded to tell
-    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(text in str(error) for text in EXHAUSTED)
 
 
 def summary(error: BaseException) -> str:

@@ -51,7 +51,9 @@ def free(situation: Situation) -> Advice:
     if m.noise_trace.value <= 0:
         return silence(situation, "the gradients of all batches agree: there is no noise to free the saddle")
     lam = situation.bottom.eigenvalue.value or 0.0
-    limit = freeing_batch_size(m.noise_trace.value, m.rho, lam, situation.bottom.offset, weight_decay=m.weight_decay)
+    limit = freeing_batch_size(
+        m.noise_trace.value, m.rho, lam, situation.bottom.offset, weight_decay=m.weight_decay, population=m.population
+    )
     if limit < 1:
         return silence(
             situation, f"even a single sample's noise is too weak at this rho (B ≤ {limit:.2g} would be needed)"

@@ -146,6 +146,8 @@ def _predicted_steps(
         momentum=gamma,
         max_steps=MAX_STEPS,
     )
+    if steps == 0:
+        return None, ("the escape direction already carries all of the gradient: it leaves at once",)
     if steps is not None:
         return float(steps), ()
     if noise == 0 and math.isclose(bottom.offset, 0.0, abs_tol=1e-12):

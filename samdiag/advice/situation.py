@@ -40,11 +40,13 @@ class Situation:
         if m.variant == "usam":
             return cls(m=m, bottom=bottom, scale=1.0, edge_scale=1.0)
         now = m.rho / m.effective_radius if m.effective_radius > 0 else math.inf
+        top = m.top_directions[0].effective_radius if m.top_directions else m.effective_radius
+        edge = m.rho / top if top > 0 else math.inf
         if bottom is None:
-            return cls(m=m, bottom=None, scale=now, edge_scale=now)
+            return cls(m=m, bottom=None, scale=now, edge_scale=edge)
         stretch = bottom.effective_radius / m.effective_radius if 0 < m.effective_radius < math.inf else 1.0
         lasting = lasting_scale(m, bottom, bounce=False)
-        return cls(m=m, bottom=bottom, scale=min(lasting, now) / (stretch or 1.0), edge_scale=now)
+        return cls(m=m, bottom=bottom, scale=min(lasting, now) / (stretch or 1.0), edge_scale=edge)
 
     @property
     def batch_size(self) -> float | None:
@@ -60,12 +62,17 @@ class Situation:
     def scale_at(self, batch_size: float) -> float:
         """G at another batch size: √((q·g)² + tr C/B), for normalised SAM."""
         own = self.bottom.offset if self.bottom is not None else 0.0
-        return math.sqrt(own**2 + (self.m.noise_trace.value or 0.0) / batch_size)
+        return math.sqrt(own**2 + self._batch_noise(batch_size))
 
     def gradient_at(self, batch_size: float | None) -> float:
         """Mean norm of a batch gradient, √(|g|² + tr C/B): where the escape direction's share has become all of it."""
-        noise = (self.m.noise_trace.value or 0.0) / batch_size if batch_size is not None else 0.0
+        noise = self._batch_noise(batch_size) if batch_size is not None else 0.0
         return math.sqrt((self.m.grad_norm.value or 0.0) ** 2 + noise)
+
+    def _batch_noise(self, batch_size: float) -> float:
+        """tr C(1/B − 1/N), the noise of a batch drawn without replacement from a training set of N."""
+        share = 1.0 / batch_size - (1.0 / self.m.population if self.m.population else 0.0)
+        return (self.m.noise_trace.value or 0.0) * max(share, 0.0)
 
     def rho_bounds(self, scale: float | None = None) -> list[tuple[float, str]]:
         """Upper bounds on rho with their names, the tightest first.

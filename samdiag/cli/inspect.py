@@ -53,7 +53,11 @@ def inspect(
     ] = None,
     batch_size: Annotated[
         int | None,
-        _flag("--batch-size", help="Training batch size.  [default: that of the problem's batches]", panel=SAM),
+        _flag(
+            "--batch-size",
+            help="Training batch size.  [default: that of your own batches; a Dataset: full batch]",
+            panel=SAM,
+        ),
     ] = None,
     model: Annotated[
         str | None, _flag("--model", help="module:factory or file.py:factory → nn.Module.", panel=SPEC)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from samdiag.errors import UsageError
 
 
 def tensors(batch: Any) -> Iterator[Tensor]:
@@ -16,9 +19,21 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def count_samples(batch: Any) -> int:
-    """First dimension of the first tensor in the batch; 1 where there is none (a closed-form problem without data)."""
-    first = next(tensors(batch), None)
-    return 1 if first is None or first.dim() == 0 else int(first.shape[0])
+    """First dimension of the first tensor that has one; 1 for a batch of plain numbers (a problem without data).
+
+    Raises:
+        UsageError: the batch is a container that cannot be looked into.
+    """
+    first = next((t for t in tensors(batch) if t.dim() > 0), None)
+    if first is not None:
+        return int(first.shape[0])
+    for leaf in pytree.tree_leaves(batch):
+        if not isinstance(leaf, (Tensor, bool, int, float, complex, str, bytes, np.ndarray, np.generic)):
+            raise UsageError(
+                f"a batch holds a {type(leaf).__name__}, whose tensors cannot be seen",
+                "yield tensors, lists, tuples or plain dicts, e.g. dict(batch)",
+            )
+    return 1
 
 
 def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:

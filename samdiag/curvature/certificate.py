@@ -19,8 +19,8 @@ def spectrum_bounds(
 
     Args:
         alpha: [k] diagonal of the Lanczos matrix.
-        beta: [k] off-diagonal; beta[k−1] is the norm of the last residual. A zero marks an invariant subspace: only
-            the part before it counts, and its Ritz values are then exact.
+        beta: [k] off-diagonal, all positive; beta[k−1] is the norm of the last residual, tiny where the Krylov space is
+            invariant.
         dim: dimension of the operator.
         low, high: smallest and largest Ritz value.
         probability: e.g. 0.99.
@@ -28,8 +28,6 @@ def spectrum_bounds(
     Source: van Dorsselaer, Hochstenbach & van der Vorst, Computing probabilistic bounds for extreme eigenvalues of
     symmetric matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22 (2000), Lanczos polynomials.
     """
-    if any(b == 0 for b in beta):
-        return low, high
     log_limit = -math.log((1.0 - probability) * math.sqrt(math.pi / (2.0 * dim)))
     return (
         _beyond(alpha, beta, low, -1.0, high - low, log_limit),

@@ -14,7 +14,7 @@ SOLVE_EVERY = 4  # steps between two solutions of the small problem: it costs th
 REORTHOGONALISE_AGAIN = 1.0 / math.sqrt(
     2.0
 )  # Daniel, Gragg, Kaufman & Stewart: second pass when the first cancelled more
-BREAKDOWN = 1e-6  # relative residual norm below which the Krylov space is invariant to float32 rounding
+BREAKDOWN = 10.0  # units of eps: relative residual norm below which the Krylov space is invariant to rounding
 OTHERS_TOLERANCE = 0.1  # residual asked of the eigenvalues behind the first at each end, relative to themselves
 
 Matvec = Callable[[Tensor], Tensor]
@@ -59,7 +59,7 @@ class KrylovSpectrum:
     all_vectors: Tensor | None
     stopped_early: bool
     alpha: list[float]
-    beta: list[float]  # with alpha the Lanczos polynomial behind the probability bound; empty after a dense solution
+    beta: list[float]  # of the first Krylov space: the polynomial behind the probability bound; empty when dense
 
 
 def extremal_eigenpairs(
@@ -106,6 +106,8 @@ def extremal_eigenpairs(
         if progress:
             progress(basis.size, open_ends)
         early = decided is not None and open_ends > 1.0 and decided(ends)
+        if basis.beta[-1] == 0.0 and basis.breakdowns <= num_eigenvalues and basis.size < basis.capacity:
+            continue  # every residual reads 0 right after a breakdown: go on, eigenvalues may be repeated
         if open_ends <= 1.0 or early:
             break
     return basis.spectrum(num_eigenvalues, tol, stopped_early=early)
@@ -136,6 +138,9 @@ class _Basis:
         self._rows = torch.empty(min(capacity, 32), dim, device=device, dtype=dtype)
         self.alpha: list[float] = []
         self.beta: list[float] = []  # beta[i] couples i and i+1; 0 after a breakdown
+        self.raw_beta: list[float] = []  # the residual norms themselves, never 0
+        self.breakdowns = 0
+        self._breakdown = BREAKDOWN * torch.finfo(dtype).eps
         self._scale = 0.0
         self.size = 0
         self._next: Tensor | None = self._fresh()
@@ -159,7 +164,9 @@ class _Basis:
         w, beta = self._orthogonalise(w)
         self.alpha.append(alpha)
         self._scale = max(self._scale, w_norm)
-        if beta <= BREAKDOWN * self._scale or self.size == self.dim:  # invariant subspace: go on in its complement
+        self.raw_beta.append(max(beta, torch.finfo(v.dtype).eps * self._scale))
+        if beta <= self._breakdown * self._scale or self.size == self.dim:  # invariant: go on in the complement
+            self.breakdowns += 1
             beta = 0.0
             self._next = self._fresh() if self.size < self.dim else None
         else:
@@ -175,6 +182,10 @@ class _Basis:
                 break
             before = after
         return w, after
+
+    def _first_block(self) -> int:
+        """Steps up to and including the first breakdown: one Krylov space of one random start."""
+        return next((i + 1 for i, b in enumerate(self.beta) if b == 0.0), self.size)
 
     def _fresh(self) -> Tensor:
         """A random unit vector orthogonal to the basis: the start, and the restart that finds repeated eigenvalues."""
@@ -232,8 +243,8 @@ class _Basis:
             all_values=values.tolist() if complete else [],
             all_vectors=lift(vectors) if complete else None,
             stopped_early=stopped_early,
-            alpha=self.alpha,
-            beta=self.beta,
+            alpha=self.alpha[: self._first_block()],
+            beta=self.raw_beta[: self._first_block()],
         )
 
 

@@ -24,6 +24,7 @@ PerBatch = Callable[[int, Tensor], None]  # (number of samples, this batch's own
 class _Batch:
     data: Any
     count: int
+    half: int  # 0 or 1: which of two halves of the data it belongs to, inherited when it is split
     graph: tuple[list[Tensor], list[int]] | None = (
         None  # gradient tensors with their graph, and which parameters they are for
     )
@@ -53,11 +54,13 @@ class Objective:
         graph_memory: int | None = None,
     ) -> None:
         self.model, self.loss_function, self.device, self.dtype = model, loss, device, dtype
-        self._batches = [_Batch(data, count) for data, count in batches]
+        self._batches = [_Batch(data, count, i % 2) for i, (data, count) in enumerate(batches)]
         self._graph_memory = graph_memory
         self.num_products = 0
         self.num_gradients = 0.0
         self.split = 0
+        self.used: set[int] = set()  # positions of parameters that some batch's loss depends on
+        self._sample_bytes: float | None = None
         self.parameters: list[nn.Parameter] = []
         self.flat = torch.empty(0)
 
@@ -176,6 +179,7 @@ class Objective:
         value = self._differentiable_loss(batch)
         with _differentiating("the gradient"):
             grads = torch.autograd.grad(value, self.parameters, allow_unused=True)
+        self.used.update(i for i, g in enumerate(grads) if g is not None)
         if all(g is None for g in grads):
             raise UsageError(
                 "the loss does not depend on the model's trainable parameters",
@@ -187,7 +191,8 @@ class Objective:
         own = torch.zeros_like(self.flat)
         for i, g in enumerate(grads):
             if g is not None:
-                own[self._offsets[i] : self._offsets[i + 1]].copy_(g.detach().reshape(-1))
+                dense = g.detach().to_dense() if g.layout != torch.strided else g.detach()
+                own[self._offsets[i] : self._offsets[i + 1]].copy_(dense.reshape(-1))
         return own
 
     def _build_graph(self, batch: _Batch) -> tuple[list[Tensor], list[int]]:
@@ -217,11 +222,12 @@ class Objective:
         if any(b.graph is not None for b in self._batches) or self._graph_memory == 0:
             return
         budget = self._graph_memory if self._graph_memory is not None else free_memory(self.device) // 2
-        per_sample = self._graph_bytes_per_sample()
+        if self._sample_bytes is None:
+            self._sample_bytes = self._graph_bytes_per_sample()
         used = 0.0
         try:
             for batch in self._batches:
-                used += per_sample * batch.count
+                used += self._sample_bytes * batch.count
                 if used > budget:
                     return
                 batch.graph = self._build_graph(batch)
@@ -251,18 +257,25 @@ class Objective:
 
     def _over_batches(self, work: Callable[[_Batch], T], half: int | None = None) -> Iterator[tuple[_Batch, T]]:
         """Runs `work` on every batch; one that does not fit in memory is halved for good and tried again."""
-        i, step = half or 0, 1 if half is None else 2
+        i = 0
         while i < len(self._batches):
             batch = self._batches[i]
+            if half is not None and batch.half != half:
+                i += 1
+                continue
             try:
                 done = work(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._split(i)
+                if any(b.graph is not None for b in self._batches):  # the kept graphs are what fills the memory
+                    self.drop_graphs()
+                    self._graph_memory = 0
+                else:
+                    self._split(i)
                 continue
             yield batch, done
-            i += step
+            i += 1
 
     def _split(self, i: int) -> None:
         batch = self._batches[i]
@@ -276,7 +289,10 @@ class Objective:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         first = batch.count // 2
-        self._batches[i : i + 1] = [_Batch(halves[0], first), _Batch(halves[1], batch.count - first)]
+        self._batches[i : i + 1] = [
+            _Batch(halves[0], first, batch.half),
+            _Batch(halves[1], batch.count - first, batch.half),
+        ]
         self.split += 1
 
 

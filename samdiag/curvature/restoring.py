@@ -28,9 +28,8 @@ def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iter
     """
     parameters = list(model.parameters())
     kept = [(p, p.data, p.grad) for p in parameters]
-    buffers = [
-        (module, name, b, b.data) for module in model.modules() for name, b in module._buffers.items() if b is not None
-    ]
+    registered = [(module, dict(module._buffers)) for module in model.modules()]
+    buffers = [(b, b.data) for _, own in registered for b in own.values() if b is not None]
     modes = [(module, module.training) for module in model.modules()]
     trainable = [p for p in parameters if p.requires_grad]
     flat = torch.empty(sum(p.numel() for p in trainable), device=device, dtype=dtype)
@@ -46,7 +45,7 @@ def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iter
                     offset += p.numel()
                 else:
                     p.data = _copy(data, device, dtype)
-            for _, _, buffer, data in buffers:
+            for buffer, data in buffers:
                 buffer.data = _copy(data, device, dtype)
             model.eval()
             yield trainable, flat
@@ -55,9 +54,11 @@ def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iter
                 p.grad = None
                 p.data = data
                 p.grad = grad
-            for module, name, buffer, data in buffers:
+            for buffer, data in buffers:
                 buffer.data = data
-                module._buffers[name] = buffer
+            for module, own in registered:  # also what was None and has been filled as a cache
+                module._buffers.clear()
+                module._buffers.update(own)
             for module, training in modes:
                 module.training = training
 

@@ -4,6 +4,7 @@ nodes.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def check_products(
     generator = torch.Generator().manual_seed(0)
     with single.borrowed():
         u, v = (torch.randn(single.num_params, generator=generator).to(single.flat) for _ in range(2))
-        node = suspicious_node(single, small)
+        node, custom = suspicious_nodes(single, small)
         hu, hv, again = single.product(u), single.product(v), single.product(v)
         gradient = single.gradient()[1]
     scale = float(torch.linalg.vector_norm(hu) * torch.linalg.vector_norm(v)) or 1.0
@@ -65,8 +66,8 @@ def check_products(
     repeat = float(torch.linalg.vector_norm(hv - again)) / norm
     try:
         difference, exact = _central_difference_error(model, loss, small, size, v, hv, device)
-    except (SamdiagError, RuntimeError, MemoryError):
-        difference, exact = None, None  # the user's code insists on float32, or float64 does not fit in memory
+    except (SamdiagError, RuntimeError, MemoryError, TypeError):
+        difference, exact = None, None  # the code insists on float32, or a float64 copy does not fit, or cannot be made
     limit = TOLERANCE[dtype]
     reasons = [
         text
@@ -78,6 +79,10 @@ def check_products(
                 f"products differ from float64 central differences by {difference or 0:.1e}",
             ),
             (node is not None, node or ""),
+            (
+                difference is None and custom is not None,
+                f"the custom autograd function {custom} could not be compared with differences: float64 would not run",
+            ),
         )
         if wrong
     ]
@@ -113,8 +118,9 @@ def _central_difference_error(
     device: torch.device,
 ) -> tuple[float, Tensor]:
     """Smallest relative distance of Hv from (∇f(x+hv) − ∇f(x−hv))/2h in float64 over STEPS; and ∇f(x) in float64."""
+    twin = copy.deepcopy(model)  # a change of dtype on the model itself would cut the gradient hooks of DDP for good
     wide = Objective(
-        model, loss, [(move(batch, device, torch.float64), size)], device=device, dtype=torch.float64, graph_memory=0
+        twin, loss, [(move(batch, device, torch.float64), size)], device=device, dtype=torch.float64, graph_memory=0
     )
     with wide.borrowed(), warnings.catch_warnings():
         x, direction = wide.flat.clone(), v.double() / torch.linalg.vector_norm(v.double())
@@ -135,21 +141,25 @@ def _central_difference_error(
     return best, exact
 
 
-def suspicious_node(objective: Objective, batch: Any) -> str | None:
-    """What is wrong with the first graph node that is known to make second derivatives silently wrong; None when there
-    is none.
+def suspicious_nodes(objective: Objective, batch: Any) -> tuple[str | None, str | None]:
+    """What is wrong with the first graph node known to spoil second derivatives, and the first custom function's name.
+
+    A custom autograd function may be right; one whose derivative is computed in the forward pass is silently wrong, and
+    only a difference quotient can tell. None where there is no such node.
     """
     with torch.enable_grad():
         value = objective.loss_function(objective.model, batch)
         grads = torch.autograd.grad(value, objective.parameters, create_graph=True, allow_unused=True)
     todo = [value.grad_fn, *(g.grad_fn for g in grads if g is not None)]
     seen: set[Any] = set()
+    wrong = custom = None
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() in SUSPICIOUS:
-            return SUSPICIOUS[node.name()]
+        wrong = wrong or SUSPICIOUS.get(node.name())
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            custom = custom or type(node).__name__.removesuffix("Backward")
         todo.extend(parent for parent, _ in node.next_functions)
-    return None
+    return wrong, custom

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from samdiag.curvature.objective import Objective
+from samdiag.errors import CannotDecide
 from samdiag.measure.ascent import Ascent, variant_named
 from samdiag.measure.bias import subset_bias
 from samdiag.measure.point import Point, evaluate
@@ -50,6 +51,12 @@ def measure_gap(
     ascent = variant_named(variant)(x, g, rho)
     here = evaluate(objective, x, ascent.metric)
     there = evaluate(objective, x + ascent.displacement)
+    if not math.isfinite(there.loss) or not bool(torch.isfinite(there.gradient).all()):
+        raise CannotDecide(
+            f"the loss or its gradient is not finite at SAM's perturbed point x + e, |e| = "
+            f"{float(torch.linalg.vector_norm(ascent.displacement)):.3g}",
+            "rho is too large for this loss: SAM itself would fail here; try a smaller --rho",
+        )
     projections = _Projections.at(objective, here, there)
     found = projections.estimates(here, there, weight_decay, population)
     noise = trace_of_noise(here.losses.counts, here.plain_squared_norms, here.norm**2)

@@ -64,6 +64,7 @@ def _measure_all(problem: Problem, settings: MeasureSettings, ready: Opened, tel
         dtype=objective.dtype,
         count=problem.num_samples or count_samples,
     )
+    certain = decision_is_certain(radius, settings.lr, settings.momentum, settings.tol)
     spectrum = measure_spectrum(
         objective,
         num_eigenvalues=settings.num_eigenvalues,
@@ -71,7 +72,7 @@ def _measure_all(problem: Problem, settings: MeasureSettings, ready: Opened, tel
         max_products=settings.max_products,
         seed=settings.seed,
         population=ready.population,
-        decided=decision_is_certain(radius, settings.lr, settings.momentum, settings.tol),
+        decided=None if settings.variant == "asam" else certain,  # ASAM has a radius for every direction
         progress=lambda count, _: tell("spectrum", count),
     )
     along, quadratic = _second_order(objective, gap)
@@ -116,7 +117,7 @@ def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale
         gap.here.x,
         rho=settings.rho,
         variant=settings.variant,
-        shrink=norm / scale.value if norm and scale and scale.value > 0 else 1.0,
+        shrink=min(1.0, norm / scale.value) if norm and scale and scale.value > 0 else 1.0,
         lr=settings.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

@@ -17,6 +17,7 @@ from samdiag.curvature.objective import Objective
 from samdiag.curvature.restoring import rng_kept, seed_everything
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.measure.settings import MeasureSettings
+from samdiag.quoting import listed
 from samdiag.types import Problem
 from samdiag.user_errors import is_out_of_memory, user_code
 
@@ -36,6 +37,7 @@ NEGATIVE_LOG_LIKELIHOODS = frozenset(
 )  # of probabilities: after a log-softmax
 
 
+HALF = (torch.float16, torch.bfloat16)
 Loss = Callable[[Any, Any], Any]
 LOSS_TODO = "correct it: it is called as loss(model, batch) with the problem's own batches"
 DATA_TODO = "correct it: batches must be a list, a DataLoader or another iterable that can be read again and again"
@@ -67,12 +69,16 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
     notes: list[str] = []
     with seeded(settings.seed):
         batches = _materialise(problem, settings, device, dtype)
+    halved = next((str(p.dtype).removeprefix("torch.") for p in problem.model.parameters() if p.dtype in HALF), None)
     loss = guarded(problem.loss)
     objective = Objective(problem.model, loss, batches, device=device, dtype=dtype)
     with objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*RNN module weights are not part of single contiguous chunk.*")
         bound = _check_loss(objective)
-        total, counts = objective.num_samples, objective.counts
+        total, counts = objective.num_samples, [count for _, count in batches]
+        notes.extend(_remarks(problem, objective))
+        if halved:
+            notes.append(f"{halved} weights were measured in {str(dtype).removeprefix('torch.')}")
         population = problem.population
         if population is None and len(counts) > 1:
             notes.append(
@@ -160,6 +166,11 @@ def _check_problem(problem: Problem) -> None:
 
 
 def _check_parameters(problem: Problem) -> None:
+    lazy = [n for n, p in problem.model.named_parameters() if torch.nn.parameter.is_lazy(p)]
+    if lazy:
+        raise UsageError(
+            f"parameter {lazy[0]} has no shape yet", "run the model once on a batch before giving it to samdiag"
+        )
     trainable = [(n, p) for n, p in problem.model.named_parameters() if p.requires_grad and p.numel()]
     if not trainable:
         raise UsageError(
@@ -184,6 +195,8 @@ def _materialise(
     """
     with user_code("the data", DATA_TODO):
         seed_everything(settings.seed)
+        generators = _own_generators(problem.batches)
+        states = [g.get_state() for g in generators]
         batches: list[tuple[Any, int]] = []
         total = 0
         for batch in problem.batches:
@@ -199,7 +212,11 @@ def _materialise(
                 "the data is empty: no batch came out of it", "check the path and the split of the data set"
             )
         seed_everything(settings.seed)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
         again = list(itertools.islice(iter(problem.batches), 1))
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
     if not again:
         raise UsageError(
             "the data can be read only once: a second pass over it is empty",
@@ -212,6 +229,14 @@ def _materialise(
             "batches=list(loader)",
         )
     return batches
+
+
+def _own_generators(batches: Any) -> list[torch.Generator]:
+    """The generators that a DataLoader and its samplers were given: their states move with every pass."""
+    holders = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]
+    holders.append(getattr(holders[2], "sampler", None))
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 
 def _check_loss(objective: Objective) -> float | None:
@@ -233,6 +258,20 @@ def _check_loss(objective: Objective) -> float | None:
             "remove the randomness from the loss (dropout is already off), and do not change the batch in place",
         )
     return _lower_bound(objective)
+
+
+def _remarks(problem: Problem, objective: Objective) -> list[str]:
+    """What a reader should know about the parameters: frozen, unused, or stored in half precision."""
+    named = list(problem.model.named_parameters())
+    trainable = [n for n, p in named if p.requires_grad]
+    frozen = [n for n, p in named if not p.requires_grad]
+    unused = [n for i, n in enumerate(trainable) if i not in objective.used]
+    remarks = []
+    if frozen:
+        remarks.append(f"{len(frozen)} frozen parameter(s) are left out: {listed(frozen, 3)}")
+    if unused:
+        remarks.append(f"{len(unused)} parameter(s) that the loss does not use count as flat: {listed(unused, 3)}")
+    return remarks
 
 
 def _lower_bound(objective: Objective) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,26 +51,29 @@ def measure_ridge(objective: Objective, x: Tensor, displacement: Tensor) -> Ridg
         return Ridge(distance=UNKNOWN, searched=0.0)
     direction = displacement / length
 
-    def rising(s: float) -> bool:
+    def slope(s: float) -> float:
         objective.move_to(x + s * direction)
         _, gradient = objective.gradient()
-        return float(torch.dot(direction, gradient)) > 0
+        return float(torch.dot(direction, gradient))
 
     try:
         low = 0.0
         for factor in GRID:
-            if not rising(factor * length):
-                return Ridge(distance=_bisect(rising, low, factor * length), searched=low)
+            here = slope(factor * length)
+            if not math.isfinite(here):
+                break  # a pole is no ridge
+            if here <= 0:
+                return Ridge(distance=_bisect(slope, low, factor * length), searched=low)
             low = factor * length
         return Ridge(distance=UNKNOWN, searched=low)
     finally:
         objective.move_to(x)
 
 
-def _bisect(rising: Callable[[float], bool], low: float, high: float) -> Estimate:
+def _bisect(slope: Callable[[float], float], low: float, high: float) -> Estimate:
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if rising(middle):
+        if slope(middle) > 0:
             low = middle
         else:
             high = middle

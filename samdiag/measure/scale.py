@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from samdiag.measure.gap import Gap
 from samdiag.measure.opening import Opened
 
+BELOW_NOISE = 0.1  # of tr C/n: a |g|² that cannot be told from 0 is not 0, and its error bar then leaves fates open
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
@@ -31,7 +33,8 @@ def gradient_scale(gap: Gap, ready: Opened) -> Scale | None:
     noise, samples, population = gap.normalised_noise, ready.objective.num_samples, ready.population
     unseen = max(0.0, 1.0 - samples / population) if population else 1.0
     partial = population is None or samples < population
-    squared = max(norm**2 - (noise / samples * unseen if partial else 0.0), 0.0)
+    sampling = noise / samples * unseen if partial else 0.0
+    squared = max(norm**2 - sampling, BELOW_NOISE * sampling)
     ascent = 0.0
     if ready.batch_size is not None:
         ascent = noise / ready.batch_size * (1.0 - ready.batch_size / population if population else 1.0)

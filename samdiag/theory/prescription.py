@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from samdiag.theory.edge import stability_edge
-from samdiag.theory.saddle import escape_factor
+from samdiag.theory.saddle import escape_factor, without_replacement
 
 KEPT_FRACTION = 0.5  # kappa: share of SGD's escape rate that a setting must keep (theory D1 default)
 RIDGE_MARGIN = 0.9  # rho ≤ 0.9 s*: room for the ridge's own error (theory D1)
@@ -48,6 +48,7 @@ def freeing_batch_size(
     grad_norm: float,
     kept: float = KEPT_FRACTION,
     weight_decay: float = 0.0,
+    population: int | None = None,
 ) -> float:
     """Largest B at which the fraction `kept` of the escape rate survives: tr C/((rho|lam_min|/(1−kappa))² − |g|²).
 
@@ -61,7 +62,7 @@ def freeing_batch_size(
     if net <= 0:
         return 0.0
     bracket = (rho * lam_min**2 / net / (1.0 - kept)) ** 2 - grad_norm**2
-    return noise_trace / bracket if bracket > 0 else math.inf
+    return without_replacement(noise_trace / bracket, population) if bracket > 0 else math.inf
 
 
 def matching_momentum(lam_min: float, mu: float, lr: float, momentum: float, weight_decay: float = 0.0) -> float | None:

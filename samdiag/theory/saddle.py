@@ -95,7 +95,17 @@ def escape_factor(lam: float, lr: float, momentum: float) -> float:
     return (a + math.sqrt(max(a * a - 4.0 * momentum, 0.0))) / 2.0
 
 
-def critical_batch_size(noise_trace: float, rho: float, lam: float, grad_norm: float) -> float:
+def without_replacement(batch_size: float, population: int | None) -> float:
+    """The batch whose noise tr C(1/B − 1/N) is that of `batch_size` samples drawn with replacement: 1/(1/B + 1/N).
+
+    Source: finite-population sampling; theory C5.
+    """
+    return 1.0 / (1.0 / batch_size + 1.0 / population) if population and batch_size > 0 else batch_size
+
+
+def critical_batch_size(
+    noise_trace: float, rho: float, lam: float, grad_norm: float, population: int | None = None
+) -> float:
     """B_crit = tr C/((rho|lam|)² − |g|²): above it normalised SAM is captured along lam, below it the noise frees it.
 
     Infinite when |g| ≥ rho|lam|: then it is free at every batch size. This, not the 1/B prefactor of the diffusion
@@ -104,7 +114,7 @@ def critical_batch_size(noise_trace: float, rho: float, lam: float, grad_norm: f
     Source: theory A7 (checked).
     """
     bracket = (rho * lam) ** 2 - grad_norm**2
-    return noise_trace / bracket if bracket > 0 else math.inf
+    return without_replacement(noise_trace / bracket, population) if bracket > 0 else math.inf
 
 
 def captured_while_bouncing(lam_negative: float, lam_max: float, lr: float, momentum: float) -> bool:

@@ -123,8 +123,10 @@ def lasting_scale(m: Measurements, direction: Direction, *, bounce: bool = True)
 
 
 def _bounce(m: Measurements) -> float:
-    """Gradient norm that the bounce along lambda_max keeps up; 0 without lr or a positive lambda_max."""
+    """Gradient norm that SAM's bounce along lambda_max keeps up; 0 without lr or a positive lambda_max, or for ASAM."""
     lam = m.lambda_max.value
+    if m.variant != "sam":
+        return 0.0
     return bounce_gradient(lam, m.rho, m.lr, m.momentum) if m.lr is not None and lam is not None and lam > 0 else 0.0
 
 
@@ -147,7 +149,7 @@ def _radius_in_swing(m: Measurements, direction: Direction, all_negative: list[D
     Source: theory A5, A8 (the trap's extent at finite steps; simulated).
     """
     others = [abs(d.eigenvalue.value or 0.0) for d in all_negative if d is not direction]
-    if m.variant == "usam" or m.lr is None or not others or not 0 < m.effective_radius < math.inf:
+    if m.variant != "sam" or m.lr is None or not others or not 0 < m.effective_radius < math.inf:
         return direction.effective_radius
     swing = m.lr * max(others) ** 2 * m.rho
     scale = m.rho / m.effective_radius
@@ -183,8 +185,12 @@ def _fate(m: Measurements, direction: Direction, radius: float) -> Fate:
     """The linear test at this radius, over the eigenvalue's error bar and the test's margin."""
     margin = t.MARGIN_USAM if m.variant == "usam" else t.MARGIN_NORMALISED
     norm, error = m.grad_norm.value or 0.0, m.grad_norm.sampling_error or 0.0
-    if m.variant != "usam" and norm > 0 and math.isfinite(m.effective_radius) and m.effective_radius > 0:
-        margin += 2.0 * error * norm * (m.effective_radius / m.rho) ** 2  # of √(|g|² + noise), from the error of |g|
+    if m.variant != "usam" and norm > 0 and 0 < m.effective_radius < math.inf:
+        scale = (
+            m.rho / m.effective_radius
+        )  # √(|g|² + noise), |Tg| in place of |g| for ASAM, with the same relative error
+        share = norm**2 / scale**2 if m.variant == "sam" else max(1.0 - m.ascent_noise / scale**2, 0.0)
+        margin += 2.0 * error / norm * share
     e = direction.eigenvalue
     ranges = [mu_range(e.low, e.high, radius * factor, m.weight_decay) for factor in (max(1 - margin, 0.0), 1 + margin)]
     if min(low for low, _ in ranges) > 0:
@@ -225,15 +231,16 @@ def _slowdown(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> floa
         return math.inf
     if m.lr is None:
         return sgd / kept
-    return math.log(escape_factor(sgd, m.lr, m.momentum)) / math.log(escape_factor(kept, m.lr, m.momentum))
+    exponents = [math.log(escape_factor(rate, m.lr, m.momentum)) for rate in (sgd, kept)]
+    return exponents[0] / exponents[1] if exponents[1] > 0 else sgd / kept  # steps too small to tell r+ from 1
 
 
 def _hidden_rate(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> float:
     """Upper bound of the escape rate over negative eigenvalues between the last one found and 0."""
     last = m.bottom_directions[-1]
-    if last.eigenvalue.low > 0:
+    if last.eigenvalue.low > 0 and last.eigenvalue.converged:
         return 0.0
-    largest = abs(min(last.eigenvalue.value or 0.0, 0.0))
+    largest = abs(min(last.eigenvalue.value or 0.0, 0.0)) or abs(negatives[0].direction.eigenvalue.value or 0.0)
     return fastest_escape_rate(largest, min(n.radius for n in negatives), m.weight_decay)
 
 

@@ -36,7 +36,7 @@ def judge(m: Measurements) -> Finding | None:
     ):
         return None
     capture = read_capture(m)
-    resting = m.lambda_min.low > 0
+    resting = m.lambda_min.low > 0 and (m.lambda_min_bound is None or m.lambda_min_bound > 0)
     if not resting and not is_small_loss(m):
         if capture.negatives and leaving_is_worth_it(m):
             return None
@@ -66,6 +66,11 @@ def _message(m: Measurements, resting: bool) -> str:
         )
     if is_small_loss(m):
         return f"the loss {shown(m.loss.value, 2)} is at its lower bound: nothing is left to gain."
+    if m.lambda_min.low > 0:
+        return (
+            f"a minimum as far as can be seen: |g| = {shown(m.grad_norm.value, 2)}, no negative eigenvalue was found, "
+            f"and with probability {m.lambda_min_bound_probability:g} there is none below {shown(m.lambda_min_bound)}."
+        )
     negative = ""
     if (m.lambda_min.value or 0.0) < 0:
         negative = (

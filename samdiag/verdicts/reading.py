@@ -121,7 +121,8 @@ def is_near_saddle(m: Measurements) -> bool:
     if is_critical(m):
         return True
     if m.variant != "usam":
-        return m.effective_radius * abs(lam) >= t.NEAR_SADDLE
+        radius = m.bottom_directions[0].effective_radius if m.bottom_directions else m.effective_radius
+        return radius * abs(lam) >= t.NEAR_SADDLE
     if m.loss_lower_bound is None or m.loss.value is None:
         return False
     return (m.grad_norm.value or 0.0) ** 2 / (2 * abs(lam)) <= t.DEPTH * (m.loss.value - m.loss_lower_bound)

@@ -29,7 +29,7 @@ def batch_limit(m: Measurements) -> float | None:
     """
     if m.variant != "sam" or m.noise_trace.value is None or m.lambda_min.value is None:
         return None
-    return critical_batch_size(m.noise_trace.value, m.rho, m.lambda_min.value, m.grad_norm.value or 0.0)
+    return critical_batch_size(m.noise_trace.value, m.rho, m.lambda_min.value, m.grad_norm.value or 0.0, m.population)
 
 
 def evidence(m: Measurements, capture: Capture) -> dict[str, float | int | str | None]:
@@ -63,7 +63,7 @@ def batch_sentence(m: Measurements) -> str:
     limit = batch_limit(m)
     if m.variant != "sam" or limit is None:
         return ""
+    if limit < 1 or math.isinf(limit):
+        return ""
     size = "full batch" if m.batch_size is None else f"batch size {m.batch_size}"
-    if math.isinf(limit):
-        return f" At {size} every batch size leaves this direction free."
     return f" Gradient noise frees it below batch size {limit:.3g} ({size} now)."

@@ -26,11 +26,11 @@ def judge(m: Measurements) -> Finding | None:
     strength = (
         "the gradient vanishes, so any rho captures"
         if math.isinf(product)
-        else f"rho_eff·|lambda_min| = {product:.3g} > 1"
+        else f"rho_eff·|lambda_min| = {product:.3g} > {1.0 - m.weight_decay / abs(m.lambda_min.value or 1.0):.3g}"
     )
     rest = (
         f"all {len(capture.negatives)} negative direction(s) are captured"
-        if m.spectrum_complete
+        if m.spectrum_complete or math.isinf(capture.slowdown or math.inf)
         else "every direction found is captured, and any other is left at least "
         f"{capture.slowdown:.0f} times slower than by SGD"
     )

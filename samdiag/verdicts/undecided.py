@@ -88,7 +88,8 @@ def _saddle_reasons(m: Measurements) -> list[str]:
         marginal = next(n for n in capture.negatives if n.fate is Fate.MARGINAL)
         e = marginal.direction.eigenvalue
         return [f"capture is open along lambda = {shown(e.value)} ± {e.spread():.1g}: {marginal.doubt}"]
-    reach = m.effective_radius * abs(min(m.lambda_min.low, 0.0))  # rho_eff|lambda_min| at the end of the error bar
+    radius = m.bottom_directions[0].effective_radius if m.bottom_directions else m.effective_radius
+    reach = radius * abs(min(m.lambda_min.low, 0.0))  # rho_eff|lambda_min| at the end of the error bar
     resolved = m.lambda_min.converged and not is_near_saddle(m)
     if capture.sign_uncertain and not is_critical(m) and reach > 1.0 and not resolved:
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from samdiag.theory.edge import stability_edge
 from samdiag.theory.saddle import mu_range, shifted_eigenvalue
 from samdiag.types import Confidence, Finding, Measurements, Severity
+from samdiag.verdicts.reading import lowers_loss
 
 
 def edge_position(m: Measurements) -> tuple[float, float, float] | None:
@@ -38,10 +39,11 @@ def judge(m: Measurements) -> Finding | None:
     edge = stability_edge(m.momentum)
     if position is None or not m.self_check.passed or position[0] <= edge:
         return None
+    passing = lowers_loss(m) is True  # a transient beyond the edge: the next steps still go down
     return Finding(
         verdict="unstable",
-        severity=Severity.ERROR,
-        confidence=Confidence.HIGH,
+        severity=Severity.WARNING if passing else Severity.ERROR,
+        confidence=Confidence.MEDIUM if passing else Confidence.HIGH,
         evidence={
             "lr_times_curvature": position[1],
             "stability_edge": edge,
@@ -51,7 +53,8 @@ def judge(m: Measurements) -> Finding | None:
         },
         message=(
             f"lr × curvature = {position[1]:.3g} exceeds the stability edge 2(1+momentum) = {edge:.3g}: "
-            "the iteration is thrown away from this point along the sharpest direction."
+            "the iteration is thrown away from this point along the sharpest direction"
+            + (", although its next steps still lower the loss." if passing else ".")
         ),
         source="KIM (arXiv 2301.06308) Thm 1, upper end; classical heavy-ball stability, docs/theory.md A1",
     )
