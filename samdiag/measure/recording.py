@@ -15,7 +15,7 @@ from samdiag.measure.ridge import Ridge
 from samdiag.measure.sam_jacobian import SamJacobian
 from samdiag.measure.scale import Scale, effective_radius
 from samdiag.measure.settings import MeasureSettings
-from samdiag.measure.spectrum import BOUND_PROBABILITY, Spectrum
+from samdiag.measure.spectrum import BOUND_PROBABILITY, ROUNDING, Spectrum
 from samdiag.types import Direction, Estimate, Measurements, SecondOpinion
 
 
@@ -138,7 +138,7 @@ def _with_rounding(s: Stages) -> Estimate:
     norm, dtype = s.gap.grad_norm, s.ready.objective.dtype
     eps = torch.finfo(dtype).eps
     largest = max(abs(s.spectrum.top[0].value or 0.0), abs(s.spectrum.bottom[0].value or 0.0))
-    backward = eps * largest * float(torch.linalg.vector_norm(s.gap.here.x))
+    backward = ROUNDING * eps * largest * float(torch.linalg.vector_norm(s.gap.here.x))
     measured = s.check.gradient_rounding if dtype == torch.float32 else None  # float64 has nothing finer to be held to
     error = backward if measured is None else max(measured, eps * (norm.value or 0.0))
     return replace(norm, error=error)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 from samdiag.types import VERDICTS_BY_HARM
 
@@ -95,12 +105,18 @@ class SamSpec(Table):
     batch_size: Count | None = None
 
 
+def _device(value: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
+        raise ValueError("must be auto, cpu, cuda, or cuda with a number: cuda:0")
+    return value
+
+
 class MeasureSpec(Table):
     """`[measure]`: how much is looked at and how exactly."""
 
     samples: Count | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] | None = None
+    device: Annotated[str, AfterValidator(_device)] | None = None
     dtype: Literal["auto", "float32", "float64"] | None = None
     tol: Annotated[float, Field(gt=0, lt=1)] | None = None
     num_eigenvalues: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -176,3 +176,24 @@ def test_the_basis_is_cut_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> 
     assert not m.lambda_min.converged
     assert m.lambda_min_bound is not None
     assert m.lambda_min_bound < (m.lambda_min.value or 0.0)
+
+
+def test_a_bulk_below_float32_resolution_is_resolved_in_float64() -> None:
+    """lambda_max 1e4 beside a bulk of 1e-3: a float32 threshold would call every step a breakdown."""
+    generator = torch.Generator().manual_seed(0)
+    values = 1e-3 * (2 * torch.rand(1000, generator=generator, dtype=torch.float64) - 1)
+    values[0] = 1e4
+    found = solve(torch.diag(values), num_eigenvalues=1, tol=1e-3)
+    low, _ = spectrum_bounds(found.alpha, found.beta, 1000, low=found.bottom[0], high=found.top[0], probability=0.99)
+    assert low <= float(values.min()) <= found.bottom[0] + 1e-9
+    assert found.bottom[0] == pytest.approx(float(values.min()), rel=1e-2) or not found.bottom_converged[0]
+
+
+def test_the_bound_holds_after_a_breakdown() -> None:
+    """Three distinct eigenvalues: the Krylov space ends after three steps, and the bound is as good as exact."""
+    values = torch.cat([torch.full((n,), v, dtype=torch.float64) for n, v in ((296, 1.0), (2, -3.0), (2, 7.0))])
+    found = solve(rotated(values), num_eigenvalues=1, tol=1e-6)
+    low, high = spectrum_bounds(found.alpha, found.beta, 300, low=found.bottom[0], high=found.top[0], probability=0.99)
+    assert len(found.alpha) == 3
+    assert low == pytest.approx(-3.0, abs=1e-3)
+    assert high == pytest.approx(7.0, abs=1e-3)

@@ -129,3 +129,58 @@ def test_equal_batches_are_equal_and_others_are_not() -> None:
     assert same(a, (a[0].clone(), a[1].clone()))
     assert not same(a, (a[0] + 1, a[1]))
     assert not same(a, (a[0],))
+
+
+def test_memory_that_kept_graphs_fill_is_given_back_before_batches_are_halved() -> None:
+    problem = NETWORKS["mlp"]()
+    calls = 0
+
+    def tight(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if sum(b.graph is not None for b in f._batches) > 2:
+            raise torch.OutOfMemoryError("pretended: two graphs fill it")
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    f = objective(problem, tight)
+    with f.borrowed():
+        f.product(torch.ones_like(f.flat))
+        assert f.split == 0
+        assert f.counts == list(RAGGED)
+
+
+def test_sparse_gradients_are_made_dense() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Flatten(), nn.Linear(8, 5))
+    tokens = torch.randint(0, 9, (6, 2))
+    f = Objective(
+        model,
+        lambda m, b: F.cross_entropy(m(b), torch.zeros(6, dtype=torch.long)),
+        [(tokens, 6)],
+        device=CPU,
+        dtype=torch.float32,
+    )
+    with f.borrowed():
+        assert float(f.gradient()[1].abs().sum()) > 0
+
+
+def test_a_container_that_cannot_be_looked_into_is_refused() -> None:
+    from collections import UserDict
+
+    with pytest.raises(UsageError, match="UserDict"):
+        count_samples(UserDict({"x": torch.zeros(16, 2)}))
+    assert count_samples({"scale": torch.tensor(1.0), "x": torch.zeros(16, 2)}) == 16
+    assert count_samples(0) == 1
+
+
+def test_halves_stay_disjoint_after_a_split() -> None:
+    problem = NETWORKS["mlp"]()
+    seen: list[int] = []
+    with objective(problem, hungry(3, seen)).borrowed() as f:
+        f.gradient()
+        first: list[int] = []
+        second: list[int] = []
+        f.gradient(lambda count, *_: first.append(count), half=0)
+        f.gradient(lambda count, *_: second.append(count), half=1)
+    assert sum(first) == RAGGED[0] + RAGGED[2]
+    assert sum(second) == RAGGED[1] + RAGGED[3]

@@ -82,3 +82,36 @@ def test_half_precision_weights_are_analysed_in_float32_and_stay_what_they_are()
     assert m.self_check.finite_difference_error is not None
     assert m.self_check.finite_difference_error < 1e-3
     assert_equal(before, snapshot(model))
+
+
+def test_gradient_hooks_of_the_model_survive() -> None:
+    """DDP hangs its reducer on the gradient accumulators: a change of dtype on the model would orphan it for good."""
+    problem = NETWORKS["mlp"]()
+    parameter = next(problem.model.parameters())
+    calls: list[int] = []
+    accumulator = parameter.view_as(parameter).grad_fn.next_functions[0][0]
+    accumulator.register_hook(lambda *_: calls.append(1))
+    samdiag.diagnose(problem, rho=0.1)
+    before = len(calls)
+    problem.loss(problem.model, next(iter(problem.batches))).backward()
+    assert len(calls) == before + 1
+
+
+def test_a_buffer_that_was_none_is_none_again() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 5)
+            self.register_buffer("cache", None)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.cache = torch.ones(1)
+            out: torch.Tensor = self.layer(x)
+            return out
+
+    model = Caching()
+    samdiag.diagnose(
+        Problem(model=model, loss=lambda m, b: F.cross_entropy(m(b[0]), b[1]), batches=classification((6,), 5)), rho=0.1
+    )
+    assert model.cache is None
+    assert "cache" not in model.state_dict()

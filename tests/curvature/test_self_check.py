@@ -100,3 +100,14 @@ def test_code_that_insists_on_float32_is_checked_without_float64() -> None:
     result = check_products(p.model, loss, next(iter(p.batches)), device=CPU, dtype=torch.float32)
     assert result.self_check.passed
     assert result.self_check.finite_difference_error is None
+
+
+def test_a_custom_function_that_no_difference_could_check_is_not_believed() -> None:
+    """A float32 tensor in the loss keeps float64 from running: then only a plain graph passes."""
+    weight = torch.ones(5)
+    p = problem(_Fused.apply)
+    held = Problem(model=p.model, loss=lambda m, b: F.cross_entropy(m(b[0]), b[1], weight=weight), batches=p.batches)
+    m = samdiag.diagnose(held, rho=0.1, lr=0.1).measurements
+    assert m is not None
+    assert not m.self_check.passed
+    assert "_Fused" in m.self_check.reason

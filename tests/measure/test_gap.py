@@ -120,3 +120,48 @@ def test_sampling_errors_cover_the_answer_of_the_whole_set() -> None:
             estimate, truth = getattr(gap, name), getattr(whole, name).value
             covered[name] += abs(estimate.value - truth) <= estimate.spread()
     assert all(count >= 50 for count in covered.values()), covered  # 83 %: three standard deviations below 95 %
+
+
+def test_a_perturbed_point_past_a_pole_is_refused() -> None:
+    from samdiag.errors import CannotDecide
+
+    f = Objective(Weights([0.5]), lambda m, _: -torch.log(1 - m.w).sum(), [(0, 1)], device=CPU, dtype=torch.float64)
+    with f.borrowed(), pytest.raises(CannotDecide, match="not finite at SAM's perturbed point"):
+        measure_gap(f, f.flat.clone(), rho=1.0, variant="sam", weight_decay=0.0, population=None)
+
+
+def test_a_gradient_below_its_sampling_noise_captures_nothing_for_certain() -> None:
+    """A free saddle seen through few samples: |g|² minus its noise is negative, and that is no proof of |g| = 0."""
+    import samdiag
+    from samdiag.types import Problem
+
+    verdicts = []
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(64, 4, generator=generator, dtype=torch.float64)
+        model = Weights([0.05, 0.05, 0.05, 0.05])
+        curvature = torch.tensor([1.0, 1.0, 1.0, -1.0], dtype=torch.float64)
+
+        def loss(m: Any, b: Tensor, d: Tensor = curvature) -> Tensor:
+            return 0.5 * (d * m.w * m.w).sum() + (b @ m.w).mean()
+
+        problem = Problem(
+            model=model, loss=loss, batches=list(noise.split(8)), population=50_000, batch_size_is_training=False
+        )
+        verdicts.append(samdiag.diagnose(problem, rho=0.05, lr=0.1).verdict)
+    assert verdicts.count("saddle-attraction") == 0, verdicts
+
+
+def test_an_exact_float64_minimum_is_a_minimum() -> None:
+    import samdiag
+    from samdiag.types import Problem
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+    y = torch.randn(40, generator=generator, dtype=torch.float64)
+    solution = torch.linalg.lstsq(x, y[:, None]).solution[:, 0]
+    problem = Problem(
+        model=Weights(solution.tolist()), loss=lambda m, b: ((b[0] @ m.w - b[1]) ** 2).mean(), batches=[(x, y)]
+    )
+    assert samdiag.diagnose(problem, rho=0.05, lr=0.1).verdict == "minimum"
+    assert samdiag.diagnose(problem, rho=0.05).verdict == "minimum"

@@ -102,8 +102,8 @@ def test_rho_must_be_a_positive_number(rho: Any) -> None:
     ("settings", "message"),
     [
         ({"device": "cuda:99"} if torch.cuda.is_available() else {"device": "cuda"}, "device|GPU"),
-        ({"device": "quantum"}, "no such device"),
-        ({"device": "meta"}, "not supported"),
+        ({"device": "quantum"}, "measure.device = 'quantum'"),
+        ({"device": "meta"}, "measure.device = 'meta'"),
         ({"dtype": "float16"}, "dtype"),
     ],
 )
@@ -143,3 +143,53 @@ def test_the_training_batch_is_the_problems_own_unless_said() -> None:
     assert open_only(with_batches(batches, batch_size_is_training=False)).batch_size is None
     assert open_only(with_batches(batches), MeasureSettings(rho=0.1, batch_size=3)).batch_size == 3
     assert open_only(with_batches(batches, population=24), MeasureSettings(rho=0.1, batch_size=24)).batch_size is None
+
+
+def test_a_loader_with_a_generator_of_its_own_is_repeatable_and_given_back() -> None:
+    x, y = (torch.cat(parts) for parts in zip(*classification((6,), 5), strict=True))
+    own = torch.Generator().manual_seed(9)
+    data = torch.utils.data.TensorDataset(x, y)
+    loader = torch.utils.data.DataLoader(data, batch_size=6, shuffle=True, generator=own)
+    state = own.get_state()
+    assert open_only(with_batches(loader)).objective.num_samples == len(y)
+    assert torch.equal(own.get_state(), state)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+        {"batch_size": 0},
+        {"num_eigenvalues": 0},
+        {"samples": 0},
+        {"tol": float("nan")},
+        {"max_products": 0},
+        {"seed": "one"},
+    ],
+)
+def test_values_of_the_python_api_are_checked_as_those_of_the_command_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        samdiag.diagnose(NETWORKS["mlp"](), rho=0.1, **wrong)
+
+
+def test_frozen_unused_and_half_precision_parameters_are_named() -> None:
+    notes = open_only(NETWORKS["unused"]()).notes
+    assert any("frozen" in note and "frozen.weight" in note for note in notes)
+    assert any("does not use" in note and "never.weight" in note for note in notes)
+    problem = NETWORKS["mlp"]()
+    problem.model.bfloat16()
+    assert any("bfloat16 weights were measured in float32" in note for note in open_only(problem).notes)
+
+
+def test_memory_that_runs_out_does_not_change_the_training_batch() -> None:
+    def hungry(model: nn.Module, batch: Any) -> Tensor:
+        if len(batch[1]) > 4:
+            raise torch.OutOfMemoryError("pretended")
+        return cross_entropy(model, batch)
+
+    ready = open_only(with_batches(classification((6,), 5), loss=hungry))
+    assert ready.objective.split > 0
+    assert ready.batch_size == 7
