@@ -188,7 +188,9 @@ class Measurements:
     quadratic_error: (
         float | None
     )  # ‖g+ − g − He‖/‖He‖: how far the second-order picture is from what happens at radius rho
-    lookahead_loss: float | None  # after lookahead_steps SAM steps of size lr/(1+gamma), bounces averaged out
+    lookahead_loss: (
+        float | None
+    )  # after lookahead_steps SAM steps as in training, by their trend (bounces averaged out)
     lookahead_loss_sgd: float | None  # the same with plain gradient steps
     lookahead_cosine: float | None  # of the gradients before and after the first SAM step; −1 on a period-2 bounce
     ridge_distance: Estimate

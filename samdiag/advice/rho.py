@@ -6,6 +6,7 @@ from samdiag.advice.situation import Situation
 from samdiag.types import Advice
 
 SOURCE = "docs/theory.md D1"
+OFF = 0.01  # of the present rho: below this SAM is hardly SAM any more
 DECAY = 0.5  # the bounce's and the floor's size are proportional to rho: halving it halves them
 
 
@@ -40,6 +41,8 @@ def shrink(situation: Situation, why: str) -> Advice:
     limit, name = bounds[0]
     if limit <= 0:
         return silence(situation, _impossible(situation, name))
+    if limit < OFF * situation.m.rho:
+        why += "; in effect switch SAM off until it has left"
     others = ", ".join(f"{n} ≤ {v:.3g}" for v, n in bounds[1:])
     return Advice(
         current=situation.m.rho,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,16 +53,29 @@ def halve(batch: Any, num_samples: int) -> tuple[Any, Any] | None:
 
     Right when the loss is a mean over samples: the halves are then weighted by their counts.
     """
-    if num_samples < 2 or not any(t.dim() > 0 and t.shape[0] == num_samples for t in tensors(batch)):
+    if num_samples < 2 or not _can_be_cut(batch, num_samples):
         return None
     middle = num_samples // 2
+    return _part(batch, num_samples, slice(0, middle)), _part(batch, num_samples, slice(middle, None))
 
-    def cut(part: slice) -> Callable[[Any], Any]:
-        return lambda leaf: (
-            leaf[part] if isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == num_samples else leaf
-        )
 
-    return pytree.tree_map(cut(slice(0, middle)), batch), pytree.tree_map(cut(slice(middle, None)), batch)
+def cut_into(batch: Any, num_samples: int, size: int) -> list[tuple[Any, int]]:
+    """The batch in pieces of at most `size` samples with their counts; whole where it is small or cannot be cut."""
+    if num_samples <= size or not _can_be_cut(batch, num_samples):
+        return [(batch, num_samples)]
+    starts = range(0, num_samples, size)
+    return [(_part(batch, num_samples, slice(i, i + size)), min(size, num_samples - i)) for i in starts]
+
+
+def _can_be_cut(batch: Any, num_samples: int) -> bool:
+    return any(t.dim() > 0 and t.shape[0] == num_samples for t in tensors(batch))
+
+
+def _part(batch: Any, num_samples: int, part: slice) -> Any:
+    def cut(leaf: Any) -> Any:
+        return leaf[part] if isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == num_samples else leaf
+
+    return pytree.tree_map(cut, batch)
 
 
 def same(first: Any, second: Any) -> bool:

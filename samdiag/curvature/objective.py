@@ -135,6 +135,17 @@ class Objective:
         self.num_gradients += 1 if half is None else 0.5
         return total / samples, gradient / samples
 
+    def gradient_of(self, pieces: list[tuple[Any, int]]) -> tuple[float, Tensor]:
+        """Mean loss and gradient [num_params] in float64 of other batches, each with its sample count."""
+        total, samples = 0.0, sum(count for _, count in pieces)
+        gradient = torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
+        for data, count in pieces:
+            value, own = self._batch_gradient(_Batch(data, count, 0))
+            total += count * value
+            gradient.add_(own, alpha=count)
+        self.num_gradients += samples / self.num_samples
+        return total / samples, gradient / samples
+
     def product(self, vector: Tensor, each: PerBatch | None = None) -> Tensor:
         """Hessian times `vector` [num_params] at the current point; graphs are kept while they fit in memory."""
         self._keep_graphs()

@@ -14,6 +14,9 @@ NUMBERS = {"rho": "sam.rho", "lr": "sam.lr", "momentum": "sam.momentum", "weight
 BASE_KEYS = ("optimizer", "optimizer_state_dict", "optimizer_states", "optim", "opt", "sam")  # tried before any other
 
 
+DECAYED = 0.5  # of the initial learning rate: from here on it is remarked
+
+
 def find_optimizer(saved: object) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """The optimizer state dict at the top level of `saved` that knows a rho, else the first; and a note if several."""
     found = dict(_optimizers(saved))
@@ -39,7 +42,15 @@ def read_hints(state: Mapping[str, Any]) -> tuple[dict[str, Hint], tuple[str, ..
             hints[setting] = Hint(value=value, source=SOURCE)
     if isinstance(group.get("adaptive"), bool):
         hints["sam.variant"] = Hint(value="asam" if group["adaptive"] else "sam", source=SOURCE)
-    return hints, (*notes, *_differing(state), *_unmodelled(group))
+    return hints, (*notes, *_decayed(group), *_differing(state), *_unmodelled(group))
+
+
+def _decayed(group: Mapping[str, Any]) -> Iterator[str]:
+    """A remark where a schedule has brought the learning rate down: what is read is that of the last step."""
+    lr, initial = as_number(group.get("lr")), as_number(group.get("initial_lr"))
+    if lr is not None and initial is not None and lr < DECAYED * initial:
+        judged = f"the last one is judged, --lr {initial:g} judges the first"
+        yield f"optimizer state: lr has decayed from {initial:g} to {lr:g}; {judged}"
 
 
 def first_group(state: Mapping[str, Any]) -> Mapping[str, Any]:

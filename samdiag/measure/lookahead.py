@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,74 +10,102 @@ from torch import Tensor
 
 from samdiag.curvature.objective import Objective
 from samdiag.measure.ascent import variant_named
+from samdiag.measure.settings import MeasureSettings
+from samdiag.measure.trial import run_trial
 
 STEPS = 8  # on a captured MNIST network the pace over 2 steps read 26 % or 2 % by the bounce's phase, over 8 it is ±5 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookahead:
-    """Losses that the trend of STEPS steps leads to, and whether the first step flips the gradient.
+    """Losses that the trend of the next steps leads to, and whether the first step flips the gradient.
 
     Attributes:
-        loss: after STEPS SAM steps, on the line through the means of the first two and of the last two losses: a
-            period-2 bounce shows no progress then.
-        loss_sgd: the same with plain gradient steps of the same size.
+        loss: after that many SAM steps, on the line through the means of the first two and of the last two losses (a
+            period-2 bounce shows no progress then), or through two thirds of a trial of the real update.
+        loss_sgd: the same with plain gradient steps.
         cosine: of the gradients before and after the first SAM step; −1 on a period-2 bounce.
+        steps: how many steps ahead.
     """
 
     loss: float
     loss_sgd: float
     cosine: float | None
+    steps: int
 
 
 def look_ahead(
-    objective: Objective,
-    x: Tensor,
-    *,
-    rho: float,
-    variant: str,
-    shrink: float,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
+    objective: Objective, x: Tensor, loss: float, settings: MeasureSettings, batch_size: int | None, shrink: float
 ) -> Lookahead:
-    """STEPS steps of size lr/(1+gamma) with SAM and with plain gradients; the objective is left at `x`.
+    """Where SAM's and plain next steps lead; the objective is left at `x`.
 
-    lr/(1+gamma) is the step whose period-2 cycles are those of heavy ball with lr (A9). `shrink` scales the
-    displacement to what mini-batch SAM's is on average: rho_eff|g|/rho. Costs 3·STEPS gradients.
+    Full batches without momentum: STEPS steps, 3·STEPS gradients. With momentum or mini-batches a few noiseless steps
+    would only let the excess of noise and momentum relax, so the real update runs for a while (`measure.trial`).
+
+    Args:
+        objective: the objective.
+        x: [num_params] the checkpoint.
+        loss: at `x`.
+        settings: the training settings; lr must be known.
+        batch_size: of training; None: full batch.
+        shrink: rho_eff|g|/rho, mini-batch SAM's mean displacement over that of the full gradient.
 
     Source: theory A9 and the grading of captured points by what they still gain.
     """
-    step = lr / (1.0 + momentum)
-    gradients: list[Tensor] = []
+    assert settings.lr is not None
+    cosine = _flip(objective, x, settings, settings.lr, shrink)
+    if settings.momentum == 0 and batch_size is None:
+        sam = _follow(objective, x, settings, settings.lr, settings.rho)
+        return Lookahead(
+            loss=sam, loss_sgd=_follow(objective, x, settings, settings.lr, None), cosine=cosine, steps=STEPS
+        )
+    trials = [
+        run_trial(
+            objective,
+            x,
+            rho=rho,
+            variant=settings.variant,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            batch_size=batch_size,
+            seed=settings.seed,
+        )
+        for rho in (settings.rho, None)
+    ]
+    return Lookahead(
+        loss=loss + trials[0].change, loss_sgd=loss + trials[1].change, cosine=cosine, steps=trials[0].steps
+    )
 
-    def sam(point: Tensor) -> tuple[float, Tensor]:
-        objective.move_to(point)
-        loss, g = objective.gradient()
-        gradients.append(g)
-        objective.move_to(point + variant_named(variant)(point, g, rho).displacement * shrink)
-        return loss, objective.gradient()[1]
 
-    def sgd(point: Tensor) -> tuple[float, Tensor]:
-        objective.move_to(point)
-        return objective.gradient()
+def _flip(objective: Objective, x: Tensor, settings: MeasureSettings, lr: float, shrink: float) -> float | None:
+    """Cosine of the gradients before and after one SAM step of lr/(1+gamma), whose 2-cycles are those of heavy ball."""
+    objective.move_to(x)
+    _, first = objective.gradient()
+    objective.move_to(x + variant_named(settings.variant)(x, first, settings.rho).displacement * shrink)
+    shifted = objective.gradient()[1] + settings.weight_decay * x
+    objective.move_to(x - lr / (1.0 + settings.momentum) * shifted)
+    _, second = objective.gradient()
+    objective.move_to(x)
+    norms = float(torch.linalg.vector_norm(first) * torch.linalg.vector_norm(second))
+    return float(torch.dot(first, second)) / norms if 0 < norms < math.inf else None
 
-    def follow(update: Callable[[Tensor], tuple[float, Tensor]]) -> float:
-        losses, point = [], x
+
+def _follow(objective: Objective, x: Tensor, settings: MeasureSettings, lr: float, rho: float | None) -> float:
+    """The trend's end after STEPS full-batch steps without momentum; rho None: plain gradient steps."""
+    losses, point = [], x
+    try:
         for _ in range(STEPS):
-            loss, direction = update(point)
+            objective.move_to(point)
+            loss, direction = objective.gradient()
             losses.append(loss)
-            point = point - step * (direction + weight_decay * point)
+            if rho is not None:
+                objective.move_to(point + variant_named(settings.variant)(point, direction, rho).displacement)
+                direction = objective.gradient()[1]
+            point = point - lr * (direction + settings.weight_decay * point)
         objective.move_to(point)
         losses.append(objective.loss())
         return _trend(losses)
-
-    try:
-        loss = follow(sam)
-        first, second = gradients[0], gradients[1]
-        norms = float(torch.linalg.vector_norm(first) * torch.linalg.vector_norm(second))
-        cosine = float(torch.dot(first, second)) / norms if 0 < norms < math.inf else None
-        return Lookahead(loss=loss, loss_sgd=follow(sgd), cosine=cosine)
     finally:
         objective.move_to(x)
 

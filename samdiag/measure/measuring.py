@@ -54,7 +54,7 @@ def _measure_all(problem: Problem, settings: MeasureSettings, ready: Opened, tel
     tell("ridge", 0)
     ridge = measure_ridge(objective, x, gap.ascent.displacement)
     tell("next steps", 0)
-    ahead = _look_ahead(objective, gap, settings, scale)
+    ahead = _look_ahead(objective, gap, settings, scale, ready.batch_size)
     tell("self-check", 0)
     check = check_products(
         problem.model,
@@ -108,20 +108,14 @@ def _jacobian(objective: Objective, gap: Gap, settings: MeasureSettings, tell: P
     return measure_jacobian(objective, gap, settings)
 
 
-def _look_ahead(objective: Objective, gap: Gap, settings: MeasureSettings, scale: Scale | None) -> Lookahead | None:
+def _look_ahead(
+    objective: Objective, gap: Gap, settings: MeasureSettings, scale: Scale | None, batch_size: int | None
+) -> Lookahead | None:
     if settings.lr is None or gap.here.norm == 0:
         return None
     norm = gap.ascent.normaliser
-    return look_ahead(
-        objective,
-        gap.here.x,
-        rho=settings.rho,
-        variant=settings.variant,
-        shrink=min(1.0, norm / scale.value) if norm and scale and scale.value > 0 else 1.0,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+    shrink = min(1.0, norm / scale.value) if norm and scale and scale.value > 0 else 1.0
+    return look_ahead(objective, gap.here.x, gap.here.loss, settings, batch_size, shrink)
 
 
 def _second_order(objective: Objective, gap: Gap) -> tuple[Estimate, float | None]:

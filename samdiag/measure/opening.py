@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from samdiag.curvature.batches import count_samples, move, same
+from samdiag.curvature.batches import count_samples, halve, move, same
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.restoring import rng_kept, seed_everything
 from samdiag.errors import CannotDecide, UsageError
@@ -85,10 +85,13 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
                 f"sampling errors treat the {total} samples as drawn from a larger set; "
                 "Problem(population=…) says when they are all of it"
             )
+        training = _training_batch(problem, settings, counts, population)
+        if settings.batch_size is None and training is None and len(counts) > 1:
+            notes.append("the training batch size is not known: full batches are assumed; give --batch-size")
         yield Opened(
             objective=objective,
             population=population,
-            batch_size=_training_batch(problem, settings, counts, population),
+            batch_size=training,
             loss_lower_bound=problem.loss_lower_bound if problem.loss_lower_bound is not None else bound,
             notes=tuple(notes),
             loss=loss,
@@ -257,7 +260,29 @@ def _check_loss(objective: Objective) -> float | None:
             f"the loss is not deterministic: two evaluations on the same batches gave {first:.9g} and {second:.9g}",
             "remove the randomness from the loss (dropout is already off), and do not change the batch in place",
         )
+    _check_mean(objective)
     return _lower_bound(objective)
+
+
+def _check_mean(objective: Objective) -> None:
+    """Refuses a loss that is the sum over samples: the loss of a batch is then that of its halves together."""
+    batch, count = objective.batches[0], objective.counts[0]
+    halves = halve(batch, count)
+    if halves is None:
+        return
+    with torch.no_grad():
+        try:
+            whole, *parts = (float(objective.loss_function(objective.model, b)) for b in (batch, *halves))
+        except Exception as error:
+            if not is_out_of_memory(error) and not isinstance(error, UsageError):
+                raise
+            return  # what cannot be evaluated in halves cannot be told
+    if abs(whole) > 0 and abs(whole - sum(parts)) < 1e-3 * abs(whole) and min(abs(p) for p in parts) > 0.1 * abs(whole):
+        raise UsageError(
+            f"the loss is a sum over samples, not their mean: {whole:.4g} for {count} samples, "
+            f"{parts[0]:.4g} and {parts[1]:.4g} for its halves",
+            "return the mean of the batch, e.g. reduction='mean'",
+        )
 
 
 def _remarks(problem: Problem, objective: Objective) -> list[str]:

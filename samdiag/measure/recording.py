@@ -86,7 +86,7 @@ def _gradients(s: Stages) -> dict[str, Any]:
         "lookahead_loss": ahead.loss if ahead else None,
         "lookahead_loss_sgd": ahead.loss_sgd if ahead else None,
         "lookahead_cosine": ahead.cosine if ahead else None,
-        "lookahead_steps": STEPS,
+        "lookahead_steps": ahead.steps if ahead else STEPS,
         "ridge_distance": s.ridge.distance,
         "ridge_searched": s.ridge.searched,
     }

@@ -109,7 +109,9 @@ def _ratio_note(ratio: Estimate) -> str:
         return ""
     if ratio.high < HALLUCINATION_RATIO:
         return f"below {HALLUCINATION_RATIO}: what SAM follows has vanished"
-    return f"above {number(BOUNCE_RATIO)}: sign of a bounce" if ratio.low > BOUNCE_RATIO else ""
+    return (
+        f"above {number(BOUNCE_RATIO)}: a bounce, or closer to the valley than rho" if ratio.low > BOUNCE_RATIO else ""
+    )
 
 
 def _radius_note(m: Measurements) -> str:

@@ -90,7 +90,7 @@ def _prescription(report: DigestedReport) -> list[RenderableType]:
         if row.binding:
             line.append(f"{' ' * (max(map(len, ranges)) - len(allowed))}   bound by {row.binding}")
         table.add_row(Text(row.name, "bold"), Group(line, Text.assemble(row.reason, (_cited(row.source), "dim"))))
-    nothing = all(row.change is not Change.SET for row in report.prescription)
+    nothing = all(row.change is Change.KEEP for row in report.prescription)
     title = _title("What to change", "nothing" if nothing else "")
     return [title, _indented(table), *(_indented(Text(note)) for note in report.prescription_notes)]
 

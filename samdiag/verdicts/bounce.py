@@ -50,7 +50,8 @@ def judge(m: Measurements) -> Finding | None:
         message=(
             f"SAM jumps across a ravine of curvature {lam:.3g}: the shifted gradient is "
             f"{shown(m.gradient_ratio.value)} times the gradient and the "
-            "next step lands on the other wall. Further steps at this lr and rho do not come closer."
+            "next step lands on the other wall. Along this direction further steps do not come closer; "
+            "other directions may still go down."
         ),
         source="Bartlett, Long & Bousquet (bouncing across ravines); Long & Bartlett; docs/theory.md A9",
     )

@@ -68,7 +68,7 @@ def _only_sam_is_stuck(m: Measurements) -> bool:
     assert m.loss.value is not None
     assert m.lookahead_loss_sgd is not None
     gain = m.loss.value - m.lookahead_loss_sgd
-    per_step = gain / m.lookahead_steps * (1.0 + m.momentum) / (1.0 - m.momentum)
+    per_step = gain / m.lookahead_steps
     if gain <= max(m.loss_change.error, 1e-12 * abs(m.loss.value)):
         return False
     share = progress(m)

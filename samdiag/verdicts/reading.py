@@ -38,15 +38,14 @@ def is_downhill_hallucination(m: Measurements) -> bool:
 def progress(m: Measurements) -> float | None:
     """Share of the remaining loss that SAM's present pace takes off within HORIZON steps; None when it cannot be told.
 
-    Needs lr and a known lower bound of the loss. The pace is that of the lookahead steps of lr/(1+gamma), scaled to
-    momentum's long-run step lr/(1−gamma).
+    Needs lr and a known lower bound of the loss.
     """
     if m.lookahead_loss is None or m.loss_lower_bound is None or m.loss.value is None:
         return None
     left = m.loss.value - m.loss_lower_bound
     if left <= 0:
         return 0.0
-    per_step = (m.loss.value - m.lookahead_loss) / m.lookahead_steps * (1.0 + m.momentum) / (1.0 - m.momentum)
+    per_step = (m.loss.value - m.lookahead_loss) / m.lookahead_steps
     return per_step * t.HORIZON / left
 
 
@@ -86,7 +85,8 @@ def leaving_is_worth_it(m: Measurements) -> bool:
 
     A nearly finished run is captured too (rho_eff grows as |g| falls) and goes on to lower loss in the other
     directions: the capture test alone would be a false alarm. Graded only where the loss has a known lower bound;
-    elsewhere captured is captured. Without lr the two time scales are compared directly: loss over progress g·g+
+    elsewhere captured is captured. The lr is at least a usable one (see `_usable_lr`). Without lr the two time scales
+    are compared directly: loss over progress g·g+
     against EXITS_NEEDED/|lambda_min|.
     """
     if m.loss_lower_bound is None or m.loss.value is None or m.lambda_min.value is None:
@@ -103,8 +103,18 @@ def leaving_is_worth_it(m: Measurements) -> bool:
         )
         return left * lam > t.EXITS_NEEDED * norm * shifted * cosine
     share = progress(m)
-    still = is_critical(m) or (share is not None and share < t.PROGRESS)
-    return still and m.lr * lam / (1.0 - m.momentum) * t.HORIZON >= t.EXITS_NEEDED
+    slow_lr = m.lr < _usable_lr(m)
+    still = is_critical(m) or (share is not None and share < t.PROGRESS and not (slow_lr and _gradient_could_gain(m)))
+    return still and max(m.lr / (1.0 - m.momentum), _usable_lr(m)) * lam * t.HORIZON >= t.EXITS_NEEDED
+
+
+def _usable_lr(m: Measurements) -> float:
+    """A learning rate that gradient descent could use here: a schedule's last lr near 0 makes no minimum of a saddle.
+
+    USABLE_EDGE of the stability edge 2/lambda_max; with it |lambda_min| counts from 5 % of lambda_max.
+    """
+    lam = m.lambda_max.value or 0.0
+    return t.USABLE_EDGE * 2.0 / lam if lam > 0 else 0.0
 
 
 def is_near_saddle(m: Measurements) -> bool:

@@ -37,7 +37,7 @@ def evidence(m: Measurements, capture: Capture) -> dict[str, float | int | str |
     numbers: dict[str, float | int | str | None] = {
         "lambda_min": m.lambda_min.value,
         "negative_directions": len(capture.negatives),
-        "effective_radius": first.radius,
+        "sustained_radius": first.radius,
         "radius_times_lambda_min": first.radius * abs(m.lambda_min.value or 0.0),
         "slowdown": capture.slowdown,
         "gradient_norm": m.grad_norm.value,

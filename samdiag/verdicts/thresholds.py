@@ -27,5 +27,6 @@ SMALL_LOSS = 1e-6  # above a known lower bound: nothing is left to gain
 EXITS_NEEDED = (
     5.0  # e-foldings that SGD needs to leave a saddle from an offset of 1 % of the exit distance (ln 100 ≈ 4.6)
 )
+USABLE_EDGE = 0.05  # of the stability edge: a modest learning rate, taken where a schedule has brought lr near 0
 DEPTH = 0.1  # share of the remaining loss that |g|²/(2|lam_min|) may reach for a point to lie near the saddle
 FLOOR_SLACK = 1.0  # theory D, SI: |g| ≤ beta·rho, taken as it stands

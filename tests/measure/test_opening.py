@@ -193,3 +193,16 @@ def test_memory_that_runs_out_does_not_change_the_training_batch() -> None:
     ready = open_only(with_batches(classification((6,), 5), loss=hungry))
     assert ready.objective.split > 0
     assert ready.batch_size == 7
+
+
+def test_a_loss_that_sums_over_samples_is_refused() -> None:
+    def total(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1], reduction="sum")
+
+    with pytest.raises(UsageError, match="a sum over samples, not their mean"):
+        open_only(with_batches(classification((6,), 5), loss=total))
+
+
+def test_an_assumed_full_batch_is_said_aloud() -> None:
+    notes = open_only(with_batches(classification((6,), 5), batch_size_is_training=False)).notes
+    assert any("full batches are assumed" in note for note in notes)

@@ -124,7 +124,7 @@ def test_ridge(distance: samples.Estimate, value: str, note: str) -> None:
         (est(0.02, 0.0, 0.01), "below 0.1: what SAM follows has vanished"),
         (est(0.09, 0.0, 0.01), ""),
         (est(1.0, 0.0, 0.01), ""),
-        (est(3.0, 0.0, 0.1), "above 2: sign of a bounce"),
+        (est(3.0, 0.0, 0.1), "above 2: a bounce, or closer to the valley than rho"),
     ],
 )
 def test_ratio_note_respects_the_error(ratio: samples.Estimate, note: str) -> None:
