@@ -214,6 +214,9 @@ class Measurements:
     self_check: SelfCheck
     second_opinion: SecondOpinion | None = None
     lookahead_steps: int = 2
+    lookahead_error: float = 0.0  # standard errors of the two lookahead losses: mini-batch noise in the trial run
+    lookahead_error_sgd: float = 0.0
+    batch_norm: bool = False  # measured with running statistics where training uses the batch's own
     ascent_noise: float = 0.0  # the noise part tr C/m of what divides rho, squared; 0: full batch, or nothing divides
     notes: tuple[str, ...] = ()
 

@@ -26,12 +26,15 @@ class Lookahead:
         loss_sgd: the same with plain gradient steps.
         cosine: of the gradients before and after the first SAM step; −1 on a period-2 bounce.
         steps: how many steps ahead.
+        error, error_sgd: standard errors of the two losses; 0 where nothing is random.
     """
 
     loss: float
     loss_sgd: float
     cosine: float | None
     steps: int
+    error: float = 0.0
+    error_sgd: float = 0.0
 
 
 def look_ahead(
@@ -74,7 +77,12 @@ def look_ahead(
         for rho in (settings.rho, None)
     ]
     return Lookahead(
-        loss=loss + trials[0].change, loss_sgd=loss + trials[1].change, cosine=cosine, steps=trials[0].steps
+        loss=loss + trials[0].change,
+        loss_sgd=loss + trials[1].change,
+        error=trials[0].error,
+        error_sgd=trials[1].error,
+        cosine=cosine,
+        steps=trials[0].steps,
     )
 
 

@@ -53,6 +53,7 @@ class Opened:
     loss_lower_bound: float | None
     notes: tuple[str, ...]
     loss: Loss  # the problem's, its exceptions named
+    batch_norm: bool
 
 
 @contextmanager
@@ -86,6 +87,12 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
                 "Problem(population=…) says when they are all of it"
             )
         training = _training_batch(problem, settings, counts, population)
+        batch_norm = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in problem.model.modules())
+        if batch_norm:
+            notes.append(
+                "BatchNorm is measured with its running statistics; training uses the batch's own, whose curvature "
+                "differs: what is said about the next steps is less certain"
+            )
         if settings.batch_size is None and training is None and len(counts) > 1:
             notes.append("the training batch size is not known: full batches are assumed; give --batch-size")
         yield Opened(
@@ -95,6 +102,7 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
             loss_lower_bound=problem.loss_lower_bound if problem.loss_lower_bound is not None else bound,
             notes=tuple(notes),
             loss=loss,
+            batch_norm=batch_norm,
         )
 
 

@@ -63,6 +63,7 @@ def _circumstances(s: Stages) -> dict[str, Any]:
         "loss_lower_bound": s.ready.loss_lower_bound,
         "self_check": s.check.self_check,
         "second_opinion": s.opinion,
+        "batch_norm": s.ready.batch_norm,
         "notes": _notes(s.ready, s.spectrum, s.gap),
     }
 
@@ -85,6 +86,8 @@ def _gradients(s: Stages) -> dict[str, Any]:
         "noise_trace": gap.noise_trace,
         "lookahead_loss": ahead.loss if ahead else None,
         "lookahead_loss_sgd": ahead.loss_sgd if ahead else None,
+        "lookahead_error": ahead.error if ahead else 0.0,
+        "lookahead_error_sgd": ahead.error_sgd if ahead else 0.0,
         "lookahead_cosine": ahead.cosine if ahead else None,
         "lookahead_steps": ahead.steps if ahead else STEPS,
         "ridge_distance": s.ridge.distance,

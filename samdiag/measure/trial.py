@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,10 +26,12 @@ class Trial:
 
     Attributes:
         change: of the loss over `steps` steps, by that trend; infinite where the run diverged.
+        error: standard error of the change: mini-batch noise moves the loss up and down.
         steps: length of the run.
     """
 
     change: float
+    error: float
     steps: int
 
 
@@ -91,12 +94,14 @@ def _num_steps(samples: int, batch_size: int) -> int:
 
 
 def _trend(losses: list[tuple[int, float]], steps: int) -> Trial:
-    """The slope between the thirds times the steps."""
+    """The slope between the thirds times the steps, with the standard error that the points' scatter gives it."""
     middle = [v for s, v in losses if steps / 3 < s <= 2 * steps / 3]
     last = [v for s, v in losses if s > 2 * steps / 3]
-    slope = (math.fsum(last) / len(last) - math.fsum(middle) / len(middle)) / (steps / 3)
-    end = slope * steps
-    return Trial(change=end if math.isfinite(end) else math.inf, steps=steps)
+    end = 3.0 * (statistics.fmean(last) - statistics.fmean(middle))
+    if not math.isfinite(end):
+        return Trial(change=math.inf, error=0.0, steps=steps)
+    scatter = statistics.variance(last) / len(last) + statistics.variance(middle) / len(middle)
+    return Trial(change=end, error=3.0 * math.sqrt(scatter), steps=steps)
 
 
 Batch = list[tuple[object, int]]

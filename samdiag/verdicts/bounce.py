@@ -26,6 +26,13 @@ def is_bouncing(m: Measurements) -> bool:
     )
 
 
+def _confidence(m: Measurements) -> Confidence:
+    """Low with BatchNorm, whose batch statistics change the step; high where the gradient flips almost exactly."""
+    if m.batch_norm:
+        return Confidence.LOW
+    return Confidence.HIGH if (m.lookahead_cosine or 0.0) < -0.9 else Confidence.MEDIUM
+
+
 def judge(m: Measurements) -> Finding | None:
     """`bounce`: the period-2 cycle of normalised SAM along a sharp direction.
 
@@ -37,8 +44,8 @@ def judge(m: Measurements) -> Finding | None:
     edge = sam_edge(m.grad_norm.value or 0.0, m.rho, m.lr, m.momentum)
     return Finding(
         verdict="bounce",
-        severity=Severity.WARNING,
-        confidence=Confidence.HIGH if (m.lookahead_cosine or 0.0) < -0.9 else Confidence.MEDIUM,
+        severity=Severity.INFO if m.batch_norm else Severity.WARNING,
+        confidence=_confidence(m),
         evidence={
             "gradient_ratio": m.gradient_ratio.value,
             "loss_change": m.loss_change.value,

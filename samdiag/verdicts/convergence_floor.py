@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from samdiag.theory.floor import convergence_floor
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
@@ -28,6 +30,7 @@ def judge(m: Measurements) -> Finding | None:
     if (
         m.variant == "usam"
         or not m.self_check.passed
+        or m.batch_norm  # SAM's next steps with running statistics are not those of training
         or lam is None
         or m.loss.value is None
         or m.lookahead_loss_sgd is None
@@ -71,6 +74,10 @@ def _only_sam_is_stuck(m: Measurements) -> bool:
     per_step = gain / m.lookahead_steps
     if gain <= max(m.loss_change.error, 1e-12 * abs(m.loss.value)):
         return False
+    if m.lookahead_loss is not None:
+        better = m.lookahead_loss - m.lookahead_loss_sgd
+        if better <= 2.0 * math.hypot(m.lookahead_error, m.lookahead_error_sgd):
+            return False  # within the noise of the two trials
     share = progress(m)
     if share is None or m.loss_lower_bound is None:
         return lowers_loss(m) is False

@@ -50,10 +50,13 @@ def progress(m: Measurements) -> float | None:
 
 
 def lowers_loss(m: Measurements) -> bool | None:
-    """Whether the next SAM steps lower the loss by more than rounding; None without lr."""
+    """Whether the next SAM steps lower the loss by more than rounding; None without lr or within the trial's noise."""
     if m.lookahead_loss is None or m.loss.value is None:
         return None
-    return m.loss.value - m.lookahead_loss > max(m.loss_change.error, 1e-12 * abs(m.loss.value))
+    gain = m.loss.value - m.lookahead_loss
+    if abs(gain) <= 2.0 * m.lookahead_error:  # two standard errors
+        return None
+    return gain > max(m.loss_change.error, 1e-12 * abs(m.loss.value))
 
 
 def is_small_loss(m: Measurements) -> bool:
@@ -69,7 +72,13 @@ def is_stalled(m: Measurements) -> bool:
     if is_critical(m) or is_small_loss(m):
         return True
     share = progress(m)
-    return share is not None and share < t.PROGRESS and not _gradient_could_gain(m)
+    return share is not None and share + _noise_share(m) < t.PROGRESS and not _gradient_could_gain(m)
+
+
+def _noise_share(m: Measurements) -> float:
+    """Two standard errors of `progress`."""
+    left = (m.loss.value or 0.0) - (m.loss_lower_bound or 0.0)
+    return 2.0 * m.lookahead_error / m.lookahead_steps * t.HORIZON / left if left > 0 else 0.0
 
 
 def _gradient_could_gain(m: Measurements) -> bool:

@@ -39,7 +39,7 @@ def judge(m: Measurements) -> Finding | None:
     edge = stability_edge(m.momentum)
     if position is None or not m.self_check.passed or position[0] <= edge:
         return None
-    passing = lowers_loss(m) is True  # a transient beyond the edge: the next steps still go down
+    passing = lowers_loss(m) is True or m.batch_norm  # a transient, or not training's curvature
     return Finding(
         verdict="unstable",
         severity=Severity.WARNING if passing else Severity.ERROR,
@@ -54,7 +54,7 @@ def judge(m: Measurements) -> Finding | None:
         message=(
             f"lr × curvature = {position[1]:.3g} exceeds the stability edge 2(1+momentum) = {edge:.3g}: "
             "the iteration is thrown away from this point along the sharpest direction"
-            + (", although its next steps still lower the loss." if passing else ".")
+            + (", although its next steps may still lower the loss." if passing else ".")
         ),
         source="KIM (arXiv 2301.06308) Thm 1, upper end; classical heavy-ball stability, docs/theory.md A1",
     )

@@ -258,3 +258,21 @@ def test_doubts_lower_the_confidence() -> None:
     assert judge_all(measurements())[0].confidence is Confidence.HIGH
     assert judge_all(measurements(quadratic_error=0.8))[0].confidence is Confidence.MEDIUM
     assert judge_all(measurements(quadratic_error=0.8, variant="asam"))[0].confidence is Confidence.LOW
+
+
+def test_a_trend_within_the_noise_of_the_trial_decides_nothing() -> None:
+    """SAM's trial falls by 1e-3 less than SGD's: a floor if that is certain, nothing if the noise is as large."""
+    floor = {"loss": est(0.2), "lookahead_loss": 0.2, "lookahead_loss_sgd": 0.199, "gradient_ratio": est(1.5)}
+    quiet = saddle(est(0.5), top=est(4.0), radius=1.0, **floor)
+    noisy = dataclasses.replace(quiet, lookahead_error=1e-3, lookahead_error_sgd=1e-3)
+    assert "convergence-floor" in names(quiet)
+    assert "convergence-floor" not in names(noisy)
+
+
+def test_batch_norm_takes_the_edge_off_what_is_said_about_next_steps() -> None:
+    unstable = saddle(est(0.5), top=est(400.0), lr=0.01)
+    assert judge_all(unstable)[0].severity is Severity.ERROR
+    normed = judge_all(dataclasses.replace(unstable, batch_norm=True))[0]
+    assert (normed.verdict, normed.severity) == ("unstable", Severity.WARNING)
+    bounce = judge_all(dataclasses.replace(bouncing(), batch_norm=True))[0]
+    assert (bounce.verdict, bounce.severity) == ("bounce", Severity.INFO)
