@@ -75,12 +75,12 @@ def _train_one(name: str, recipe: Recipe, path: Path, seed: int) -> Path:
         for record in train(model, data, recipe):
             advance(record.step, record.loss)
     loss, accuracy = evaluate(model, data)
-    _save(model, recipe, path)
+    _save(model, recipe, path, len(data))
     say(f"{name}: rho {recipe.rho:g}, {recipe.steps} steps → loss {loss:.4f}, accuracy {accuracy:.1%}, saved to {path}")
     return path
 
 
-def _save(model: nn.Module, recipe: Recipe, path: Path) -> None:
+def _save(model: nn.Module, recipe: Recipe, path: Path, num_samples: int) -> None:
     """Writes the weights and says in the file what they belong to."""
     from safetensors.torch import save
 
@@ -99,7 +99,7 @@ def _save(model: nn.Module, recipe: Recipe, path: Path) -> None:
         variant=recipe.variant,
         lr=recipe.lr,
         momentum=recipe.momentum,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.batch_size or num_samples,  # full batch
     )
 
 
