@@ -11,7 +11,7 @@ from torch import Tensor
 from samdiag.curvature.objective import Objective
 from samdiag.measure.ascent import variant_named
 from samdiag.measure.settings import MeasureSettings
-from samdiag.measure.trial import run_trial
+from samdiag.measure.trial import norms_of, run_trial
 
 STEPS = 8  # on a captured MNIST network the pace over 2 steps read 26 % or 2 % by the bounce's phase, over 8 it is ±5 %
 
@@ -43,7 +43,8 @@ def look_ahead(
     """Where SAM's and plain next steps lead; the objective is left at `x`.
 
     Full batches without momentum: STEPS steps, 3·STEPS gradients. With momentum or mini-batches a few noiseless steps
-    would only let the excess of noise and momentum relax, so the real update runs for a while (`measure.trial`).
+    would only let the excess of noise and momentum relax, and BatchNorm trains on the batch's own statistics: there the
+    real update runs for a while (`measure.trial`).
 
     Args:
         objective: the objective.
@@ -57,7 +58,7 @@ def look_ahead(
     """
     assert settings.lr is not None
     cosine = _flip(objective, x, settings, settings.lr, shrink)
-    if settings.momentum == 0 and batch_size is None:
+    if settings.momentum == 0 and batch_size is None and not norms_of(objective):
         sam = _follow(objective, x, settings, settings.lr, settings.rho)
         return Lookahead(
             loss=sam, loss_sgd=_follow(objective, x, settings, settings.lr, None), cosine=cosine, steps=STEPS

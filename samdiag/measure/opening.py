@@ -90,8 +90,8 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
         batch_norm = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in problem.model.modules())
         if batch_norm:
             notes.append(
-                "BatchNorm is measured with its running statistics; training uses the batch's own, whose curvature "
-                "differs: what is said about the next steps is less certain"
+                "BatchNorm's curvature is measured with its running statistics; training uses the batch's own, as the "
+                "trial steps do"
             )
         if settings.batch_size is None and training is None and len(counts) > 1:
             notes.append("the training batch size is not known: full batches are assumed; give --batch-size")

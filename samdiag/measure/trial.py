@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -71,22 +72,44 @@ def run_trial(
     losses: list[tuple[int, float]] = []
     every = 1 if whole else max(steps // POINTS, 1)
     try:
-        for step in range(1, steps + 1):
-            batch = next(stream)
-            loss, gradient = _gradient(objective, point, batch)
-            if whole:
-                losses.append((step, loss))
-            if rho is not None:
-                e = variant_named(variant)(point, gradient, rho).displacement
-                gradient = _gradient(objective, point + e, batch)[1]
-            velocity = momentum * velocity + gradient + weight_decay * point
-            point = point - lr * velocity
-            if not whole and step % every == 0:
-                objective.move_to(point)
-                losses.append((step, objective.loss()))
-        return _trend(losses, steps)
+        with _batch_statistics(objective):
+            for step in range(1, steps + 1):
+                batch = next(stream)
+                loss, gradient = _gradient(objective, point, batch)
+                if whole:
+                    losses.append((step, loss))
+                if rho is not None:
+                    e = variant_named(variant)(point, gradient, rho).displacement
+                    gradient = _gradient(objective, point + e, batch)[1]
+                velocity = momentum * velocity + gradient + weight_decay * point
+                point = point - lr * velocity
+                if not whole and step % every == 0:
+                    objective.move_to(point)
+                    losses.append((step, objective.loss()))
+            return _trend(losses, steps)
     finally:
         objective.move_to(x)
+
+
+def norms_of(objective: Objective) -> list[torch.nn.Module]:
+    """The model's BatchNorm layers."""
+    return [m for m in objective.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+
+
+@contextmanager
+def _batch_statistics(objective: Objective) -> Iterator[None]:
+    """BatchNorm with the batch's own statistics, as in training; its running ones come back afterwards."""
+    norms = norms_of(objective)
+    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    try:
+        for norm in norms:
+            norm.train()
+        yield
+    finally:
+        for norm in norms:
+            norm.eval()
+        for buffer, value in kept:
+            buffer.copy_(value)
 
 
 def _num_steps(samples: int, batch_size: int) -> int:
@@ -126,6 +149,8 @@ def _batches(objective: Objective, batch_size: int | None, seed: int) -> Iterato
         for data, count in zip(objective.batches, objective.counts, strict=True)
         for piece in cut_into(data, count, batch_size)
     ]
+    if norms_of(objective):  # a single sample has no statistics of its own
+        pieces = [piece for piece in pieces if piece[1] > 1] or pieces
     batch: Batch = []
     while True:
         for i in torch.randperm(len(pieces), generator=generator).tolist():

@@ -30,7 +30,6 @@ def judge(m: Measurements) -> Finding | None:
     if (
         m.variant == "usam"
         or not m.self_check.passed
-        or m.batch_norm  # SAM's next steps with running statistics are not those of training
         or lam is None
         or m.loss.value is None
         or m.lookahead_loss_sgd is None
