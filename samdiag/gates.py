@@ -64,10 +64,15 @@ def exit_code(diagnoses: Sequence[Diagnosis], fail_on: FailOn) -> int:
     """
     if any(fail_on.hits(finding) for diagnosis in diagnoses for finding in diagnosis.findings):
         return EXIT_FINDING
-    codes = {_outcome(diagnosis) for diagnosis in diagnoses}
-    if codes == {EXIT_USAGE}:
-        return EXIT_USAGE
-    return EXIT_OK if codes == {EXIT_OK} else EXIT_UNDECIDED
+    return worst(_outcome(diagnosis) for diagnosis in diagnoses)
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code that several come to: 1 outranks 3, 3 outranks 0; 2 only where all are 2, 3 where there is none."""
+    found = set(codes)
+    if EXIT_FINDING in found:
+        return EXIT_FINDING
+    return found.pop() if found in ({EXIT_OK}, {EXIT_USAGE}) else EXIT_UNDECIDED
 
 
 def _outcome(diagnosis: Diagnosis) -> int:

@@ -22,7 +22,8 @@ from samdiag.cli.streams import (
     steady_streams,
     wants_color,
 )
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
+from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+from samdiag.registry import REPORTS
 
 if TYPE_CHECKING:
     from samdiag.types import Diagnosis
@@ -195,8 +196,8 @@ def inspect_paths(
     steady_streams()
     with reader_may_leave():
         try:
-            if format not in ("text", "json"):
-                raise UsageError(f"--format {format!r} is unknown", "choose text or json")
+            if format not in REPORTS:
+                raise UsageError(f"--format {format!r} is unknown", f"choose {' or '.join(REPORTS)}")
             if explain:
                 return _explain(paths, overrides, config, sources)
             return _Run(
@@ -218,6 +219,7 @@ def inspect_paths(
 def _explain(paths: list[str], overrides: dict[str, Any], config: str | None, sources: Mapping[str, str] | None) -> int:
     """The settings of every checkpoint with their provenance; nothing is measured."""
     from samdiag.formats import open_checkpoint
+    from samdiag.gates import worst
     from samdiag.reports import explain
     from samdiag.spec.discover import resolve
 
@@ -238,7 +240,7 @@ def _explain(paths: list[str], overrides: dict[str, Any], config: str | None, so
         for warning in found.warnings:
             say(f"note: {warning}")
         codes.add(EXIT_OK)
-    return codes.pop() if len(codes) == 1 else EXIT_UNDECIDED
+    return worst(codes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,17 +309,11 @@ class _Run:
         """The gate that applies: --fail-on, or what the project file says; each checkpoint is held to its own
         settings' gate.
         """
-        from samdiag.gates import exit_code, parse_fail_on
+        from samdiag.gates import exit_code, parse_fail_on, worst
 
         codes = []
         for diagnosis in self.done:
             said = diagnosis.settings.get("gate.fail_on")
-            codes.append(
-                exit_code([diagnosis], parse_fail_on(said.value if said else self.overrides.get("gate.fail_on")))
-            )
-        for code in (1, 3):
-            if code in codes:
-                return code
-        if 2 in codes:
-            return 2 if set(codes) == {2} else EXIT_UNDECIDED
-        return 0 if codes else EXIT_UNDECIDED
+            gate = parse_fail_on(said.value if said else self.overrides.get("gate.fail_on"))
+            codes.append(exit_code([diagnosis], gate))
+        return worst(codes)

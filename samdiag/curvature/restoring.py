@@ -113,3 +113,8 @@ def double_backward_kernels(model: nn.Module) -> Iterator[None]:
     finally:
         for backend, enabled in zip(backends, kept, strict=True):
             backend.enabled = enabled
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The model's BatchNorm layers, whose statistics in training are the batch's own."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -14,7 +14,7 @@ import torch
 
 from samdiag.curvature.batches import count_samples, halve, move, same
 from samdiag.curvature.objective import Objective
-from samdiag.curvature.restoring import rng_kept, seed_everything
+from samdiag.curvature.restoring import batch_norms, rng_kept, seed_everything
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.measure.settings import MeasureSettings
 from samdiag.quoting import listed
@@ -87,7 +87,7 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
                 "Problem(population=…) says when they are all of it"
             )
         training = _training_batch(problem, settings, counts, population)
-        batch_norm = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in problem.model.modules())
+        batch_norm = bool(batch_norms(problem.model))
         if batch_norm:
             notes.append(
                 "BatchNorm's curvature is measured with its running statistics; training uses the batch's own, as the "

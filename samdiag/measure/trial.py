@@ -13,6 +13,7 @@ from torch import Tensor
 
 from samdiag.curvature.batches import cut_into
 from samdiag.curvature.objective import Objective
+from samdiag.curvature.restoring import batch_norms
 from samdiag.measure.ascent import variant_named
 
 SHORT = 24  # full-batch steps: the memory of momentum 0.9 is ten steps, and the first third is for filling it
@@ -91,15 +92,10 @@ def run_trial(
         objective.move_to(x)
 
 
-def norms_of(objective: Objective) -> list[torch.nn.Module]:
-    """The model's BatchNorm layers."""
-    return [m for m in objective.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-
-
 @contextmanager
 def _batch_statistics(objective: Objective) -> Iterator[None]:
     """BatchNorm with the batch's own statistics, as in training; its running ones come back afterwards."""
-    norms = norms_of(objective)
+    norms = batch_norms(objective.model)
     kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     try:
         for norm in norms:
@@ -149,7 +145,7 @@ def _batches(objective: Objective, batch_size: int | None, seed: int) -> Iterato
         for data, count in zip(objective.batches, objective.counts, strict=True)
         for piece in cut_into(data, count, batch_size)
     ]
-    if norms_of(objective):  # a single sample has no statistics of its own
+    if batch_norms(objective.model):  # a single sample has no statistics of its own
         pieces = [piece for piece in pieces if piece[1] > 1] or pieces
     batch: Batch = []
     while True:

@@ -12,6 +12,7 @@ from samdiag.theory.saddle import (
     escape_factor,
     escape_rate,
     fastest_escape_rate,
+    momentum_frees_maximum,
     mu_range,
 )
 from samdiag.types import Direction, Measurements
@@ -32,15 +33,12 @@ class NegativeDirection:
 
     Attributes:
         radius: effective radius along it at the gradient scale of now (or of the bounce, where that is larger).
-        lasting_radius: the same once the gradient of the other directions has died down: full-batch SAM only keeps the
-            direction's own gradient, its bounce, and noise.
         rate: escape rate −mu now, in units of 1/eta; negative: captured.
         doubt: why the fate is marginal; empty otherwise.
     """
 
     direction: Direction
     radius: float
-    lasting_radius: float
     fate: Fate
     rate: float
     doubt: str = ""
@@ -178,7 +176,7 @@ def _judge(m: Measurements, direction: Direction, all_negative: list[Direction])
     rate = escape_rate(direction.eigenvalue.value or 0.0, now, m.weight_decay)
     if fate is Fate.FREE and rate <= 0:  # freed by momentum: as fast as without SAM
         rate = abs(direction.eigenvalue.value or 0.0) - m.weight_decay
-    return NegativeDirection(direction=direction, radius=now, lasting_radius=lasting, fate=fate, rate=rate, doubt=doubt)
+    return NegativeDirection(direction=direction, radius=now, fate=fate, rate=rate, doubt=doubt)
 
 
 def _fate(m: Measurements, direction: Direction, radius: float) -> Fate:
@@ -205,7 +203,7 @@ def _momentum_may_free(m: Measurements, direction: Direction) -> bool:
     """
     if m.variant == "usam" or m.lr is None or m.momentum <= 0 or m.ascent_noise > 0:
         return False
-    return m.momentum > 1.0 - m.lr * abs(direction.eigenvalue.value or 0.0) - t.MOMENTUM_MARGIN
+    return momentum_frees_maximum(direction.eigenvalue.value or 0.0, m.lr, m.momentum + t.MOMENTUM_MARGIN)
 
 
 def _is_clear_maximum(m: Measurements, direction: Direction, all_negative: list[Direction]) -> bool:
