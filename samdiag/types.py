@@ -116,6 +116,7 @@ class Direction:
         eigenvalue: lambda, with the residual ‖Hq − lambda q‖ as error.
         effective_radius: rho_eff along this direction (theory A); infinite where the gradient vanishes under SAM.
         noise: qᵀCq, per-sample gradient variance along q; None where a single batch leaves it unknown.
+        noise_error: its standard error.
         offset: q·g, the gradient's component along q.
     """
 
@@ -123,6 +124,7 @@ class Direction:
     effective_radius: float
     noise: float | None = None
     offset: float = 0.0
+    noise_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,46 @@ class SecondOpinion:
     trace_agrees: bool | None
     message: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchUpdate:
+    """The update that mini-batch SAM really makes, E_b ∇f_b(x + e_b) over batches of `size` samples: m-SAM.
+
+    Attributes:
+        size: samples behind one ascent gradient: the training batch, or the micro-batch.
+        num_batches: how many such batches the expectation was taken over.
+        grad_scale: E|g_b|, the mean norm of a batch's gradient.
+        effective_radius: rho·E[1/|g_b|] (SAM), in the variant's own norm for ASAM; rho for USAM.
+        loss_change: E[f_b(x + e_b) − f_b(x)].
+        update_norm: |E ∇f_b(x + e_b)|.
+        gradient_ratio: that norm over |g|.
+        gradient_cosine: of that gradient and g.
+        update_ratio: the ratio with weight decay in both: what a hallucinated minimizer makes vanish.
+    """
+
+    size: int
+    num_batches: int
+    grad_scale: Estimate
+    effective_radius: Estimate
+    loss_change: Estimate
+    update_norm: Estimate
+    gradient_ratio: Estimate
+    gradient_cosine: Estimate
+    update_ratio: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What full-batch SAM does on the quadratic that the complete spectrum and the gradient's components make up.
+
+    Attributes:
+        outcome: "stays", "leaves" or "diverges", where every nearby start and rho agrees; "open" where they do not.
+        steps: simulated steps until it left; the horizon where it stayed.
+    """
+
+    outcome: str
+    steps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +261,21 @@ class Measurements:
     batch_norm: bool = False  # measured with running statistics where training uses the batch's own
     ascent_noise: float = 0.0  # the noise part tr C/m of what divides rho, squared; 0: full batch, or nothing divides
     notes: tuple[str, ...] = ()
+    # how the run differs from heavy-ball SAM with decay in the update
+    nesterov: bool = False
+    dampening: float = 0.0  # PyTorch's: v ← gamma·v + (1 − dampening)·g; equal to momentum it is an average (EMA)
+    micro_batch: int | None = None  # samples behind one ascent gradient (m-SAM); None: the whole training batch
+    objective_decay: float = 0.0  # weight decay that is part of f, g and H; `weight_decay` is only in the update
+    mode: str = "eval"  # "train": BatchNorm with the batch's own statistics
+    batch_update: BatchUpdate | None = None  # None: full batch
+    forecast: Forecast | None = None  # None: incomplete spectrum, mini-batches, or no lr
+    largest_multiplier: Estimate | None = None  # of the linearised iteration at this point, momentum included
+    ascent_batch: int | None = None  # samples behind one ascent gradient; None: full batch
+
+    @property
+    def step_size(self) -> float | None:
+        """eta of the heavy ball (or Nesterov) iteration that the run is: lr·(1 − dampening)."""
+        return None if self.lr is None else self.lr * (1.0 - self.dampening)
 
 
 class Severity(StrEnum):
