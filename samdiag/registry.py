@@ -9,6 +9,8 @@ VARIANTS: dict[str, str] = {
     "sam": "samdiag.measure.ascent:sam",
     "usam": "samdiag.measure.ascent:usam",
     "asam": "samdiag.measure.ascent:asam",
+    "asam-samsung": "samdiag.measure.ascent:asam_samsung",
+    "gsam": "samdiag.measure.ascent:gsam",
 }
 
 VERDICTS: dict[str, str] = {
@@ -47,12 +49,40 @@ FORMATS: dict[str, str] = {
 CATALOG_MODELS: dict[str, dict[str, str]] = {
     "gallery": {
         "digits-mlp": "samdiag.gallery.digits:mlp",
+        "beale": "samdiag.gallery.functions:beale_model",
+        "saddle": "samdiag.gallery.functions:saddle_model",
+        "edge": "samdiag.gallery.functions:edge_model",
+        "toy-network": "samdiag.gallery.toy:ToyNetwork",
     },
 }
 CATALOG_DATA: dict[str, dict[str, str]] = {
     "gallery": {
         "digits": "samdiag.gallery.digits:dataset",
+        "beale": "samdiag.gallery.functions:no_data",
+        "saddle": "samdiag.gallery.functions:no_data",
+        "edge": "samdiag.gallery.functions:no_data",
+        "toy-network": "samdiag.gallery.toy:dataset",
     },
+}
+
+# attribute of samdiag.gallery → function without arguments that returns a Problem
+PROBLEMS: dict[str, str] = {
+    "beale": "samdiag.gallery.functions:beale",
+    "saddle": "samdiag.gallery.functions:saddle",
+    "edge": "samdiag.gallery.functions:edge",
+    "toy_network": "samdiag.gallery.toy:toy_network",
+    "digits": "samdiag.gallery.digits_runs:digits",
+}
+
+# name → Experiment, in the order in which `samdiag demo` lists them
+DEMOS: dict[str, str] = {
+    "beale": "samdiag.gallery.beale_experiment:EXPERIMENT",
+    "saddle": "samdiag.gallery.saddle_experiment:EXPERIMENT",
+    "toy-network": "samdiag.gallery.toy_experiment:EXPERIMENT",
+    "hallucination": "samdiag.gallery.hallucination:EXPERIMENT",
+    "tanh-network": "samdiag.gallery.tanh_network:EXPERIMENT",
+    "digits": "samdiag.gallery.digits_experiment:EXPERIMENT",
+    "edge": "samdiag.gallery.edge_experiment:EXPERIMENT",
 }
 
 # name → NamedLoss

@@ -67,6 +67,54 @@ def cut_into(batch: Any, num_samples: int, size: int) -> list[tuple[Any, int]]:
     return [(_part(batch, num_samples, slice(i, i + size)), min(size, num_samples - i)) for i in starts]
 
 
+def regroup(pieces: list[tuple[Any, int]], size: int) -> list[list[tuple[Any, int]]]:
+    """The pieces as groups of about `size` samples each: large ones cut into equal parts, small ones put together.
+
+    A batch of c ≥ size samples gives round(c/size) parts; what cannot be cut stays whole. A last group of less than
+    half the size is shared into the one before it.
+    """
+    parts: list[tuple[Any, int]] = []
+    for data, count in pieces:
+        share = -(-count // max(1, round(count / size)))
+        parts += cut_into(data, count, share)
+    groups: list[list[tuple[Any, int]]] = []
+    current: list[tuple[Any, int]] = []
+    for part in parts:
+        current.append(part)
+        if sum(count for _, count in current) + part[1] / 2 > size:
+            groups.append(current)
+            current = []
+    if current and groups and sum(count for _, count in current) < size / 2:
+        groups[-1] = groups[-1] + current
+    elif current:
+        groups.append(current)
+    return groups
+
+
+def join(pieces: list[tuple[Any, int]]) -> tuple[Any, int] | None:
+    """The pieces as one batch, concatenated along the first dimension; None where their trees do not fit together."""
+    if len(pieces) == 1:
+        return pieces[0]
+    flat = [pytree.tree_flatten(data) for data, _ in pieces]
+    structure = flat[0][1]
+    if any(other != structure for _, other in flat):
+        return None
+    leaves = []
+    for column in zip(*(values for values, _ in flat), strict=True):
+        first = column[0]
+        if not isinstance(first, Tensor):
+            leaves.append(first)
+        elif all(t.dim() > 0 and t.shape[0] == n for t, (_, n) in zip(column, pieces, strict=True)):
+            if any(t.shape[1:] != first.shape[1:] for t in column):
+                return None
+            leaves.append(torch.cat(column))
+        elif all(torch.equal(t, first) for t in column):
+            leaves.append(first)
+        else:
+            return None
+    return pytree.tree_unflatten(leaves, structure), sum(count for _, count in pieces)
+
+
 def _can_be_cut(batch: Any, num_samples: int) -> bool:
     return any(t.dim() > 0 and t.shape[0] == num_samples for t in tensors(batch))
 

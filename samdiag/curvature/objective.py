@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from samdiag.curvature.batches import halve
 from samdiag.curvature.memory import free_memory
-from samdiag.curvature.restoring import borrowed, double_backward_kernels
+from samdiag.curvature.restoring import batch_statistics, borrowed, double_backward_kernels
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.user_errors import is_out_of_memory
 
@@ -38,9 +38,10 @@ class Objective:
 
     Attributes:
         flat: [num_params] the current point; change it with `move_to` only.
-        num_products: full-data Hessian-vector products so far.
+        num_products: full-data Hessian-vector products so far; other batches count by their share.
         num_gradients: full-data gradients so far.
         split: how many times a batch was halved because memory ran out.
+        train_mode: BatchNorm uses each batch's own statistics, so that batches cannot be halved.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Objective:
         device: torch.device,
         dtype: torch.dtype,
         graph_memory: int | None = None,
+        train_mode: bool = False,
     ) -> None:
+        self.train_mode = train_mode
         self.model, self.loss_function, self.device, self.dtype = model, loss, device, dtype
         self._batches = [_Batch(data, count, i % 2) for i, (data, count) in enumerate(batches)]
         self._graph_memory = graph_memory
-        self.num_products = 0
+        self.num_products = 0.0
         self.num_gradients = 0.0
         self.split = 0
         self.used: set[int] = set()  # positions of parameters that some batch's loss depends on
@@ -67,7 +70,11 @@ class Objective:
     @contextmanager
     def borrowed(self) -> Iterator[Objective]:
         """The objective ready for use; the model is given back exactly on leaving."""
-        with borrowed(self.model, self.device, self.dtype) as (parameters, flat), double_backward_kernels(self.model):
+        with (
+            borrowed(self.model, self.device, self.dtype) as (parameters, flat),
+            double_backward_kernels(self.model),
+            batch_statistics(self.model) if self.train_mode else nullcontext(),
+        ):
             self.parameters, self.flat = parameters, flat
             self._offsets = [0]
             for p in parameters:
@@ -135,6 +142,11 @@ class Objective:
         self.num_gradients += 1 if half is None else 0.5
         return total / samples, gradient / samples
 
+    @property
+    def halves(self) -> list[int]:
+        """For every batch, which of two halves of the data it belongs to."""
+        return [b.half for b in self._batches]
+
     def gradient_of(self, pieces: list[tuple[Any, int]]) -> tuple[float, Tensor]:
         """Mean loss and gradient [num_params] in float64 of other batches, each with its sample count."""
         total, samples = 0.0, sum(count for _, count in pieces)
@@ -156,6 +168,15 @@ class Objective:
             if each:
                 each(batch.count, own)
         self.num_products += 1
+        return result
+
+    def product_of(self, pieces: list[tuple[Any, int]], vector: Tensor) -> Tensor:
+        """Hessian of other batches' mean loss times `vector` [num_params]; their graphs are not kept."""
+        samples = sum(count for _, count in pieces)
+        result = torch.zeros_like(self.flat)
+        for data, count in pieces:
+            result.add_(self._batch_product(_Batch(data, count, 0), vector.to(self.dtype)), alpha=count / samples)
+        self.num_products += samples / self.num_samples
         return result
 
     # ---------------------------------------------------------------- one batch
@@ -291,6 +312,11 @@ class Objective:
     def _split(self, i: int) -> None:
         batch = self._batches[i]
         batch.graph = None
+        if self.train_mode:
+            raise CannotDecide(
+                f"out of memory on a batch of {batch.count} samples, whose BatchNorm statistics halving would change",
+                "use --mode eval, a smaller training batch, or a machine with more memory",
+            )
         halves = halve(batch.data, batch.count)
         if halves is None:
             raise CannotDecide(

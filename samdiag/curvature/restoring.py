@@ -115,6 +115,19 @@ def double_backward_kernels(model: nn.Module) -> Iterator[None]:
             backend.enabled = enabled
 
 
-def batch_norms(model: nn.Module) -> list[nn.Module]:
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm layers normalise with the batch's own statistics, as in training, and do not record them."""
+    kept = [(norm, norm.training, norm.track_running_stats) for norm in batch_norms(model)]
+    try:
+        for norm, _, _ in kept:
+            norm.training, norm.track_running_stats = True, False
+        yield
+    finally:
+        for norm, training, tracked in kept:
+            norm.training, norm.track_running_stats = training, tracked
+
+
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """The model's BatchNorm layers, whose statistics in training are the batch's own."""
     return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

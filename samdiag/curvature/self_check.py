@@ -46,6 +46,7 @@ def check_products(
     device: torch.device,
     dtype: torch.dtype,
     count: Callable[[Any], int] = count_samples,
+    train_mode: bool = False,
 ) -> CheckResult:
     """Checks products on at most CHECK_SAMPLES samples of `batch` at the model's present point; the model is given
     back exactly.
@@ -53,7 +54,7 @@ def check_products(
     Source: numerics, self-check; Pearlmutter products against central differences of the float64 gradient.
     """
     small, size = _few_samples(batch, count(batch))
-    single = Objective(model, loss, [(small, size)], device=device, dtype=dtype, graph_memory=0)
+    single = Objective(model, loss, [(small, size)], device=device, dtype=dtype, graph_memory=0, train_mode=train_mode)
     generator = torch.Generator().manual_seed(0)
     with single.borrowed():
         u, v = (torch.randn(single.num_params, generator=generator).to(single.flat) for _ in range(2))
@@ -65,7 +66,7 @@ def check_products(
     norm = float(torch.linalg.vector_norm(hv)) or 1.0
     repeat = float(torch.linalg.vector_norm(hv - again)) / norm
     try:
-        difference, exact = _central_difference_error(model, loss, small, size, v, hv, device)
+        difference, exact = _central_difference_error(model, loss, small, size, v, hv, device, train_mode)
     except (SamdiagError, RuntimeError, MemoryError, TypeError):
         difference, exact = None, None  # the code insists on float32, or a float64 copy does not fit, or cannot be made
     limit = TOLERANCE[dtype]
@@ -116,11 +117,18 @@ def _central_difference_error(
     v: Tensor,
     hv: Tensor,
     device: torch.device,
+    train_mode: bool,
 ) -> tuple[float, Tensor]:
     """Smallest relative distance of Hv from (∇f(x+hv) − ∇f(x−hv))/2h in float64 over STEPS; and ∇f(x) in float64."""
     twin = copy.deepcopy(model)  # a change of dtype on the model itself would cut the gradient hooks of DDP for good
     wide = Objective(
-        twin, loss, [(move(batch, device, torch.float64), size)], device=device, dtype=torch.float64, graph_memory=0
+        twin,
+        loss,
+        [(move(batch, device, torch.float64), size)],
+        device=device,
+        dtype=torch.float64,
+        graph_memory=0,
+        train_mode=train_mode,
     )
     with wide.borrowed(), warnings.catch_warnings():
         x, direction = wide.flat.clone(), v.double() / torch.linalg.vector_norm(v.double())

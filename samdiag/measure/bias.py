@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from samdiag.curvature.objective import Objective
-from samdiag.measure.ascent import variant_named
-from samdiag.measure.point import Point
+from samdiag.measure.ascent import Rule
+from samdiag.measure.point import Point, gradient_of_half
 
 # T(n) − T(∞) over T(n/2) − T(n): 1 where noise is small (order 1/n), 1/(√2 − 1) where it dominates (order 1/√n). The
 # larger one is taken: on digits subsets of 400 it covers where the other leaves half of the truths outside.
@@ -27,7 +27,7 @@ class _Half:
 
 
 def subset_bias(
-    objective: Objective, here: Point, there: Point, *, rho: float, variant: str, population: int | None
+    objective: Objective, here: Point, there: Point, rule: Rule, *, population: int | None
 ) -> dict[str, float]:
     """Bound on the bias of each measured quantity, by name; empty for one batch or when the whole set was analysed.
 
@@ -42,7 +42,7 @@ def subset_bias(
     unseen = 1.0 - samples / population if population else 1.0
     if len(objective.counts) < 2 or unseen <= 0:
         return {}
-    halves = [_measure_half(objective, here, rho, variant, half) for half in (0, 1)]
+    halves = [_measure_half(objective, here, rule, half) for half in (0, 1)]
     norm, perturbed = here.norm, there.norm
     whole = _Half(
         loss=here.loss,
@@ -74,10 +74,9 @@ def subset_bias(
     }
 
 
-def _measure_half(objective: Objective, here: Point, rho: float, variant: str, half: int) -> _Half:
-    objective.move_to(here.x)
-    loss, g = objective.gradient(half=half)
-    objective.move_to(here.x + variant_named(variant)(here.x, g, rho).displacement)
+def _measure_half(objective: Objective, here: Point, rule: Rule, half: int) -> _Half:
+    loss, g = gradient_of_half(objective, here, half)
+    objective.move_to(here.x + rule.displacement(here.x, g))
     perturbed_loss, shifted = objective.gradient(half=half)
     norms = float(torch.linalg.vector_norm(g)), float(torch.linalg.vector_norm(shifted))
     product = norms[0] * norms[1]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from samdiag.curvature.batches import count_samples
-from samdiag.curvature.objective import Objective
-from samdiag.curvature.self_check import check_products
+from samdiag.curvature.self_check import CheckResult, check_products
+from samdiag.measure.ascent import Rule, rule_of
+from samdiag.measure.batch_update import FEWEST, MeasuredUpdate, mean_radius, measure_batch_update, training_groups
 from samdiag.measure.gap import Gap, measure_gap
-from samdiag.measure.lookahead import Lookahead, look_ahead
+from samdiag.measure.lookahead import Lookahead, Steps, follow, look_ahead
 from samdiag.measure.opening import Opened, opened
+from samdiag.measure.point import Point, evaluate
 from samdiag.measure.recording import Stages, record
-from samdiag.measure.ridge import measure_ridge
+from samdiag.measure.ridge import Ridge, measure_ridge
 from samdiag.measure.sam_jacobian import SamJacobian, measure_jacobian
 from samdiag.measure.scale import Scale, effective_radius, gradient_scale
 from samdiag.measure.second_opinion import ask_pyhessian
@@ -25,6 +29,47 @@ from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, Problem
 Progress = Callable[[str, int], None]  # (what is being done, Hessian products so far)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What does not depend on rho: the problem, the settings, and the point with its gradient."""
+
+    problem: Problem
+    settings: MeasureSettings
+    ready: Opened
+    here: Point
+    rule: Rule
+    tell: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """What first derivatives say at one rho."""
+
+    rule: Rule
+    settings: MeasureSettings
+    gap: Gap
+    scale: Scale | None
+    ridge: Ridge
+    ahead: Lookahead | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curved:
+    """What second derivatives say at the point: the same for every rho.
+
+    Attributes:
+        image: [num_params] H d, d the unit vector of SAM's displacement; None where there is none.
+        noise, noise_errors, offsets: qᵀCq, its standard error and q·g for every eigenvector, top ones first.
+    """
+
+    check: CheckResult
+    spectrum: Spectrum
+    image: Tensor | None
+    noise: list[float | None]
+    noise_errors: list[float | None]
+    offsets: list[float]
+
+
 def measure(problem: Problem, settings: MeasureSettings, progress: Progress | None = None) -> Measurements:
     """Everything that a verdict may look at, measured at the model's present weights; the model comes back exactly.
 
@@ -34,37 +79,92 @@ def measure(problem: Problem, settings: MeasureSettings, progress: Progress | No
     tell = progress or (lambda _what, _count: None)
     tell("reading the data", 0)
     with opened(problem, settings) as ready:
-        return record(_measure_all(problem, settings, ready, tell))
+        base = begin(problem, settings, ready, tell)
+        near = look_near(base, settings.rho)
+        radius = effective_radius(settings.rho, near.scale)
+        return complete(base, near, look_at_curvature(base, near.gap.ascent.displacement, radius=radius))
 
 
-def _measure_all(problem: Problem, settings: MeasureSettings, ready: Opened, tell: Progress) -> Stages:
-    objective = ready.objective
+def begin(problem: Problem, settings: MeasureSettings, ready: Opened, tell: Progress) -> Base:
+    """The point and its gradient; what is drawn from the kept batch gradients later costs nothing more."""
     tell("gradients", 0)
-    x = objective.flat.double().clone()
-    gap = measure_gap(
-        objective,
-        x,
-        rho=settings.rho,
-        variant=settings.variant,
-        weight_decay=settings.weight_decay,
-        population=ready.population,
+    objective = ready.objective
+    here = evaluate(objective, objective.flat.double().clone())
+    return Base(
+        problem=problem, settings=settings, ready=ready, here=here, rule=rule_of(settings, objective), tell=tell
     )
+
+
+def look_near(base: Base, rho: float, *, ridge: Ridge | None = None, plain: Steps | None = None) -> Near:
+    """The gap, the ridge and the next steps at one rho.
+
+    Args:
+        base: the point.
+        rho: the radius.
+        ridge: where it is known already.
+        plain: where plain gradient steps lead, if known.
+    """
+    objective, ready = base.ready.objective, base.ready
+    rule, settings = base.rule.with_rho(rho), replace(base.settings, rho=rho)
+    gap = measure_gap(objective, base.here, rule, weight_decay=settings.update_decay, population=ready.population)
     scale = gradient_scale(gap, ready)
-    radius = effective_radius(settings.rho, scale)
-    tell("ridge", 0)
-    ridge = measure_ridge(objective, x, gap.ascent.displacement)
-    tell("next steps", 0)
-    ahead = _look_ahead(objective, gap, settings, scale, ready.batch_size)
+    if ridge is None:
+        base.tell("ridge", 0)
+        ridge = measure_ridge(objective, base.here.x, gap.ascent.displacement)
+    ahead = None
+    if settings.lr is not None and base.here.norm > 0:
+        base.tell("next steps", 0)
+        norm = gap.ascent.normaliser
+        shrink = min(1.0, norm / scale.value) if norm and scale and scale.value > 0 else 1.0
+        ahead = look_ahead(
+            objective,
+            base.here.x,
+            base.here.loss,
+            rule,
+            settings,
+            batch_size=ready.batch_size,
+            shrink=shrink,
+            plain=plain,
+        )
+    return Near(rule=rule, settings=settings, gap=gap, scale=scale, ridge=ridge, ahead=ahead)
+
+
+def plain_steps(base: Base) -> Steps | None:
+    """Where plain gradient steps lead from the point; None without lr or at a critical point."""
+    if base.settings.lr is None or base.here.norm == 0:
+        return None
+    base.tell("next steps", 0)
+    return follow(
+        base.ready.objective,
+        base.here.x,
+        base.here.loss,
+        None,
+        base.settings,
+        batch_size=base.ready.batch_size,
+    )
+
+
+def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None) -> Curved:
+    """Self-check, both ends of the spectrum, noise along them, and the Hessian along SAM's displacement.
+
+    Args:
+        base: the point.
+        displacement: [num_params] e(x) for any rho.
+        radius: the effective radius whose thresholds end the spectrum early; None: full convergence.
+    """
+    settings, ready, tell = base.settings, base.ready, base.tell
+    objective = ready.objective
     tell("self-check", 0)
     check = check_products(
-        problem.model,
+        base.problem.model,
         ready.loss,
         objective.batches[0],
         device=objective.device,
         dtype=objective.dtype,
-        count=problem.num_samples or count_samples,
+        count=base.problem.num_samples or count_samples,
+        train_mode=objective.train_mode,
     )
-    certain = decision_is_certain(radius, settings.lr, settings.momentum, settings.tol)
+    early = radius is not None and not settings.variant.startswith("asam")  # ASAM has a radius for every direction
     spectrum = measure_spectrum(
         objective,
         num_eigenvalues=settings.num_eigenvalues,
@@ -72,80 +172,120 @@ def _measure_all(problem: Problem, settings: MeasureSettings, ready: Opened, tel
         max_products=settings.max_products,
         seed=settings.seed,
         population=ready.population,
-        decided=None if settings.variant == "asam" else certain,  # ASAM has a radius for every direction
+        decided=decision_is_certain(
+            radius or 0.0, settings.step_size, settings.momentum, settings.tol, nesterov=settings.nesterov
+        )
+        if early
+        else None,
         progress=lambda count, _: tell("spectrum", count),
     )
-    along, quadratic = _second_order(objective, gap)
-    top, bottom = _directions(objective, spectrum, gap, radius)
-    jacobian = _jacobian(objective, gap, settings, tell)
+    length = float(torch.linalg.vector_norm(displacement))
+    image = objective.product(displacement / length).double() if length > 0 and base.here.norm > 0 else None
+    vectors = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors])
+    noise, errors, offsets = noise_along(objective, base.here, vectors)
+    return Curved(check=check, spectrum=spectrum, image=image, noise=noise, noise_errors=errors, offsets=offsets)
+
+
+def complete(base: Base, near: Near, curved: Curved) -> Measurements:
+    """What needs both: the real mini-batch update, the directions' fates' numbers, the SAM Jacobian."""
+    objective = base.ready.objective
+    spectrum = curved.spectrum
+    update = _batch_update(base, near, spectrum)
+    along, quadratic = _second_order(base, near, curved)
+    jacobian = _jacobian(base, near, update)
     opinion = None
-    if settings.cross_check:
-        tell("second opinion", 0)
-        opinion = ask_pyhessian(objective, spectrum.top[0], spectrum.bottom[0], settings.seed)
-    return Stages(
-        settings=settings,
-        ready=ready,
-        gap=gap,
-        scale=scale,
-        ridge=ridge,
-        ahead=ahead,
-        check=check,
-        spectrum=spectrum,
-        directional_curvature=along,
-        quadratic_error=quadratic,
-        top=top,
-        bottom=bottom,
-        jacobian=jacobian,
-        opinion=opinion,
+    if base.settings.cross_check:
+        base.tell("second opinion", 0)
+        opinion = ask_pyhessian(objective, spectrum.top[0], spectrum.bottom[0], base.settings.seed)
+    top, bottom = _directions(near, curved, update)
+    return record(
+        Stages(
+            settings=near.settings,
+            ready=base.ready,
+            gap=near.gap,
+            scale=near.scale,
+            ridge=near.ridge,
+            ahead=near.ahead,
+            check=curved.check,
+            spectrum=spectrum,
+            directional_curvature=along,
+            quadratic_error=quadratic,
+            top=top,
+            bottom=bottom,
+            update=update,
+            jacobian=jacobian,
+            opinion=opinion,
+        )
     )
 
 
-def _jacobian(objective: Objective, gap: Gap, settings: MeasureSettings, tell: Progress) -> SamJacobian | None:
-    """The SAM Jacobian, where the shifted gradient may vanish; it costs a second spectrum."""
-    if gap.update_ratio.value is None or gap.update_ratio.low >= SIGNATURE_RATIO:
+def _batch_update(base: Base, near: Near, spectrum: Spectrum) -> MeasuredUpdate | None:
+    """The mini-batch update, where the ascent sees batches and there are enough of them among the samples."""
+    size = base.ready.ascent_batch
+    if size is None or base.ready.objective.num_samples < FEWEST * size // 2:
         return None
-    tell("SAM Jacobian", 0)
-    return measure_jacobian(objective, gap, settings)
+    base.tell("mini-batches", 0)
+    return measure_batch_update(
+        base.ready.objective,
+        near.gap,
+        near.rule,
+        size=size,
+        weight_decay=near.settings.update_decay,
+        vectors=torch.cat([spectrum.top_vectors, spectrum.bottom_vectors]),
+    )
 
 
-def _look_ahead(
-    objective: Objective, gap: Gap, settings: MeasureSettings, scale: Scale | None, batch_size: int | None
-) -> Lookahead | None:
-    if settings.lr is None or gap.here.norm == 0:
+def _jacobian(base: Base, near: Near, update: MeasuredUpdate | None) -> SamJacobian | None:
+    """The SAM Jacobian where the update may vanish, or on demand; it costs a second spectrum or more."""
+    ratio = near.gap.update_ratio if update is None else update.summary.update_ratio
+    always = near.settings.jacobian == "arnoldi"
+    if not always and (ratio.value is None or ratio.low >= SIGNATURE_RATIO):
         return None
-    norm = gap.ascent.normaliser
-    shrink = min(1.0, norm / scale.value) if norm and scale and scale.value > 0 else 1.0
-    return look_ahead(objective, gap.here.x, gap.here.loss, settings, batch_size, shrink)
+    base.tell("SAM Jacobian", 0)
+    size = base.ready.ascent_batch
+    groups = None if update is None or size is None else training_groups(base.ready.objective, size)
+    return measure_jacobian(base.ready.objective, near.gap, near.rule, near.settings, groups=groups, outer=always)
 
 
-def _second_order(objective: Objective, gap: Gap) -> tuple[Estimate, float | None]:
-    """uᵀHu, and how far g + He is from g+ relative to He; one product."""
-    e = gap.ascent.displacement
+def _second_order(base: Base, near: Near, curved: Curved) -> tuple[Estimate, float | None]:
+    """uᵀHu, and how far g + He is from g+ relative to He."""
+    e, image = near.gap.ascent.displacement, curved.image
     length = float(torch.linalg.vector_norm(e))
-    if length == 0 or gap.here.norm == 0:
+    if image is None or length == 0:
         return UNKNOWN, None
-    direction = e / length
-    image = objective.product(direction).double()
+    size = float(torch.linalg.vector_norm(image))
     along = Estimate(
-        value=float(torch.dot(direction, image)),
-        error=8 * torch.finfo(objective.dtype).eps * float(torch.linalg.vector_norm(image)),  # rounding of one product
+        value=float(torch.dot(e / length, image)),
+        error=8 * torch.finfo(base.ready.objective.dtype).eps * size,  # rounding of one product
     )
-    predicted = gap.here.gradient + length * image
-    size = length * float(torch.linalg.vector_norm(image))
-    miss = float(torch.linalg.vector_norm(gap.there.gradient - predicted))
-    return along, miss / size if size > 0 else None
+    miss = float(torch.linalg.vector_norm(near.gap.there.gradient - base.here.gradient - length * image))
+    return along, miss / (length * size) if size > 0 else None
 
 
 def _directions(
-    objective: Objective, spectrum: Spectrum, gap: Gap, radius: float
+    near: Near, curved: Curved, update: MeasuredUpdate | None
 ) -> tuple[tuple[Direction, ...], tuple[Direction, ...]]:
-    """Every reported eigenpair with its own effective radius rho_eff·qᵀDq, noise qᵀCq and offset q·g."""
+    """Every reported eigenpair with its own effective radius, noise qᵀCq and offset q·g.
+
+    The radius is rho_eff·qᵀDq; where mini-batches were measured, what they say (theory A, head), except in a scaled
+    metric, where the two factors do not separate.
+    """
+    spectrum, metric = curved.spectrum, near.gap.ascent.metric
     vectors = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors])
-    noise, offsets = noise_along(objective, vectors)
-    metric = gap.ascent.metric
+    radius = mean_radius(near.rule.rho, near.scale, update)
     found = []
-    for estimate, q, c, offset in zip((*spectrum.top, *spectrum.bottom), vectors, noise, offsets, strict=True):
+    for i, (estimate, q) in enumerate(zip((*spectrum.top, *spectrum.bottom), vectors, strict=True)):
         stretch = 1.0 if metric is None else float(torch.dot(q.double() ** 2, metric))
         effective = radius * stretch if stretch > 0 else 0.0
-        found.append(Direction(eigenvalue=estimate, effective_radius=effective, noise=c, offset=offset))
+        if update is not None and update.radii and metric is None:
+            effective = update.radii[i].value or 0.0
+        found.append(
+            Direction(
+                eigenvalue=estimate,
+                effective_radius=effective,
+                noise=curved.noise[i],
+                noise_error=curved.noise_errors[i],
+                offset=curved.offsets[i],
+            )
+        )
     return tuple(found[: len(spectrum.top)]), tuple(found[len(spectrum.top) :])

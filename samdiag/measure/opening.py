@@ -16,6 +16,7 @@ from samdiag.curvature.batches import count_samples, halve, move, same
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.restoring import batch_norms, rng_kept, seed_everything
 from samdiag.errors import CannotDecide, UsageError
+from samdiag.measure.as_trained import as_in_training, with_decay
 from samdiag.measure.settings import MeasureSettings
 from samdiag.quoting import listed
 from samdiag.types import Problem
@@ -50,9 +51,10 @@ class Opened:
     objective: Objective
     population: int | None
     batch_size: int | None  # training batch; None: full batch
+    ascent_batch: int | None  # samples behind one ascent gradient; None: all of them
     loss_lower_bound: float | None
     notes: tuple[str, ...]
-    loss: Loss  # the problem's, its exceptions named
+    loss: Loss  # the problem's with the decay that is part of it, its exceptions named
     batch_norm: bool
 
 
@@ -71,11 +73,18 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
     with seeded(settings.seed):
         batches = _materialise(problem, settings, device, dtype)
     halved = next((str(p.dtype).removeprefix("torch.") for p in problem.model.parameters() if p.dtype in HALF), None)
-    loss = guarded(problem.loss)
-    objective = Objective(problem.model, loss, batches, device=device, dtype=dtype)
+    batch_norm = bool(batch_norms(problem.model))
+    train_mode = settings.mode == "train" and batch_norm
+    training = _training_batch(problem, settings, [count for _, count in batches], problem.population)
+    if train_mode:
+        batches = as_in_training(batches, training)
+    undecayed = guarded(problem.loss)
+    loss = with_decay(undecayed, settings.objective_decay)
+    objective = Objective(problem.model, loss, batches, device=device, dtype=dtype, train_mode=train_mode)
     with objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*RNN module weights are not part of single contiguous chunk.*")
-        bound = _check_loss(objective)
+        _check_loss(objective)
+        bound = _lower_bound(objective, undecayed)
         total, counts = objective.num_samples, [count for _, count in batches]
         notes.extend(_remarks(problem, objective))
         if halved:
@@ -86,24 +95,42 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
                 f"sampling errors treat the {total} samples as drawn from a larger set; "
                 "Problem(population=…) says when they are all of it"
             )
-        training = _training_batch(problem, settings, counts, population)
-        batch_norm = bool(batch_norms(problem.model))
-        if batch_norm:
-            notes.append(
-                "BatchNorm's curvature is measured with its running statistics; training uses the batch's own, as the "
-                "trial steps do"
-            )
+        notes.extend(_mode_remarks(settings, batch_norm))
         if settings.batch_size is None and training is None and len(counts) > 1:
             notes.append("the training batch size is not known: full batches are assumed; give --batch-size")
         yield Opened(
             objective=objective,
             population=population,
             batch_size=training,
+            ascent_batch=_ascent_batch(settings, training, objective.num_samples),
             loss_lower_bound=problem.loss_lower_bound if problem.loss_lower_bound is not None else bound,
             notes=tuple(notes),
             loss=loss,
-            batch_norm=batch_norm,
+            batch_norm=batch_norm and not train_mode,
         )
+
+
+def _mode_remarks(settings: MeasureSettings, batch_norm: bool) -> list[str]:
+    if settings.mode == "train":
+        return (
+            ["BatchNorm was measured with each batch's own statistics; dropout stayed off"]
+            if batch_norm
+            else ["--mode train makes no difference: the model has no BatchNorm, and dropout stays off"]
+        )
+    if not batch_norm:
+        return []
+    return [
+        "BatchNorm's curvature is measured with its running statistics; training uses the batch's own, as the "
+        "trial steps do; --mode train measures with those"
+    ]
+
+
+def _ascent_batch(settings: MeasureSettings, training: int | None, num_samples: int) -> int | None:
+    """Samples behind one ascent gradient: the micro-batch, else the training batch; None: all samples."""
+    if settings.micro_batch is None:
+        return training
+    whole = num_samples if training is None else training
+    return min(settings.micro_batch, whole) if training is not None or settings.micro_batch < whole else None
 
 
 @contextmanager
@@ -250,10 +277,8 @@ def _own_generators(batches: Any) -> list[torch.Generator]:
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 
-def _check_loss(objective: Objective) -> float | None:
-    """Evaluates loss and gradient twice: finite and equal, or the reason; returns the loss's lower bound where it is
-    certain.
-    """
+def _check_loss(objective: Objective) -> None:
+    """Evaluates loss and gradient twice: finite and equal, or the reason."""
     first, g1 = objective.gradient()
     if not math.isfinite(first):
         raise CannotDecide(f"the loss is {first} at this checkpoint", "take an earlier checkpoint, or check the data")
@@ -269,7 +294,6 @@ def _check_loss(objective: Objective) -> float | None:
             "remove the randomness from the loss (dropout is already off), and do not change the batch in place",
         )
     _check_mean(objective)
-    return _lower_bound(objective)
 
 
 def _check_mean(objective: Objective) -> None:
@@ -307,10 +331,10 @@ def _remarks(problem: Problem, objective: Objective) -> list[str]:
     return remarks
 
 
-def _lower_bound(objective: Objective) -> float | None:
+def _lower_bound(objective: Objective, loss: Loss) -> float | None:
     """0 where the loss's last graph node is a loss that cannot be negative; None where that is not certain."""
     with torch.enable_grad():
-        node = objective.loss_function(objective.model, objective.batches[0]).grad_fn
+        node = loss(objective.model, objective.batches[0]).grad_fn
     name = type(node).__name__
     if name in NEGATIVE_LOG_LIKELIHOODS:
         return 0.0 if type(node.next_functions[0][0]).__name__ == "LogSoftmaxBackward0" else None

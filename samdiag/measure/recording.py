@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from samdiag.curvature.self_check import CheckResult
+from samdiag.measure.batch_update import MeasuredUpdate, mean_radius
 from samdiag.measure.gap import Gap
 from samdiag.measure.lookahead import STEPS, Lookahead
 from samdiag.measure.opening import Opened
 from samdiag.measure.ridge import Ridge
 from samdiag.measure.sam_jacobian import SamJacobian
-from samdiag.measure.scale import Scale, effective_radius
+from samdiag.measure.scale import Scale
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import BOUND_PROBABILITY, ROUNDING, Spectrum
 from samdiag.types import Direction, Estimate, Measurements, SecondOpinion
@@ -35,6 +36,7 @@ class Stages:
     quadratic_error: float | None
     top: tuple[Direction, ...]
     bottom: tuple[Direction, ...]
+    update: MeasuredUpdate | None
     jacobian: SamJacobian | None
     opinion: SecondOpinion | None
 
@@ -52,19 +54,25 @@ def _circumstances(s: Stages) -> dict[str, Any]:
         "variant": s.settings.variant,
         "lr": s.settings.lr,
         "momentum": s.settings.momentum,
-        "weight_decay": s.settings.weight_decay,
+        "weight_decay": s.settings.update_decay,
+        "objective_decay": s.settings.objective_decay,
+        "nesterov": s.settings.nesterov,
+        "dampening": s.settings.dampening,
+        "micro_batch": s.settings.micro_batch,
+        "mode": s.settings.mode,
         "batch_size": s.ready.batch_size,
+        "ascent_batch": s.ready.ascent_batch,
         "num_params": objective.num_params,
         "num_samples": objective.num_samples,
         "num_batches": len(objective.counts),
         "population": s.ready.population,
-        "num_products": objective.num_products,
+        "num_products": round(objective.num_products),
         "num_gradients": round(objective.num_gradients),
         "loss_lower_bound": s.ready.loss_lower_bound,
         "self_check": s.check.self_check,
         "second_opinion": s.opinion,
         "batch_norm": s.ready.batch_norm,
-        "notes": _notes(s.ready, s.spectrum, s.gap),
+        "notes": _notes(s),
     }
 
 
@@ -81,7 +89,8 @@ def _gradients(s: Stages) -> dict[str, Any]:
         "gradient_cosine": gap.cosine,
         "update_ratio": gap.update_ratio,
         "perturbation_norm": float(torch.linalg.vector_norm(gap.ascent.displacement)),
-        "effective_radius": effective_radius(s.settings.rho, s.scale),
+        "effective_radius": mean_radius(s.settings.rho, s.scale, s.update),
+        "batch_update": s.update.summary if s.update else None,
         "ascent_noise": s.scale.noise if s.scale else 0.0,
         "noise_trace": gap.noise_trace,
         "lookahead_loss": ahead.loss if ahead else None,
@@ -112,11 +121,20 @@ def _curvature(s: Stages) -> dict[str, Any]:
         "spectrum_complete": spectrum.complete,
         "jacobian_eigenvalues": s.jacobian.eigenvalues if s.jacobian else None,
         "jacobian_zero": s.jacobian.zero if s.jacobian else None,
+        "largest_multiplier": s.jacobian.multiplier if s.jacobian else None,
     }
 
 
-def _notes(ready: Opened, spectrum: Spectrum, gap: Gap) -> tuple[str, ...]:
+def _notes(s: Stages) -> tuple[str, ...]:
+    ready, spectrum, gap = s.ready, s.spectrum, s.gap
     notes = list(ready.notes)
+    if ready.ascent_batch is not None and s.update is None:
+        notes.append(
+            f"the {ready.objective.num_samples} analysed samples are too few for the mean over batches of "
+            f"{ready.ascent_batch}: the shifted gradient is that of all of them together; use more --samples"
+        )
+    if s.settings.variant == "gsam":
+        notes.append("gsam: fates of directions are SAM's; the orthogonal part that GSAM takes off is left out of them")
     if gap.grad_norm.low <= 0 < (gap.grad_norm.sampling_error or 0.0):
         notes.append(
             f"the gradient of these {ready.objective.num_samples} samples cannot be told from sampling noise: the two "

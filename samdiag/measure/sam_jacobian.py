@@ -1,35 +1,145 @@
-"""The SAM Jacobian at a point whose shifted gradient vanishes: attractor or mere point."""
+"""The SAM Jacobian: products for every variant, its relevant eigenvalues, and the multiplier of the iteration."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from samdiag.curvature.arnoldi import arnoldi
 from samdiag.curvature.jacobian import sam_jacobian_eigenvalues
 from samdiag.curvature.objective import Objective
+from samdiag.measure.ascent import Rule
+from samdiag.measure.batch_update import Group
 from samdiag.measure.gap import Gap
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import measure_spectrum
+from samdiag.theory.edge import largest_multiplier
+from samdiag.types import Estimate
 
 JACOBIAN_EIGENVALUES = 10  # per end of H+; what lies between is small against both ends
 ZERO_MODE = 1e-5  # of the largest modulus: float32 products resolve no finer
+DENSE = 64  # parameters up to which every column of J is computed: two products each
+ARNOLDI_PRODUCTS = 120  # two spectra of the reference networks
+
+Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamJacobian:
-    """Eigenvalues of J (real, imaginary), largest modulus first, and the modulus below which one counts as zero."""
+    """Eigenvalues of J (real, imaginary), largest modulus first, and what they mean for the iteration.
+
+    Attributes:
+        zero: the modulus below which one counts as a zero mode.
+        multiplier: largest modulus of a multiplier of the linearised iteration over the live eigenvalues; None without
+            lr.
+        route: "dense" (every column), "arnoldi", or "reduced" (theory B3).
+    """
 
     eigenvalues: tuple[tuple[float, float], ...]
     zero: float
+    multiplier: Estimate | None
+    route: str
 
 
-def measure_jacobian(objective: Objective, gap: Gap, settings: MeasureSettings) -> SamJacobian | None:
-    """J's relevant eigenvalues at the gap's point, or None where u is undefined; the objective is left at x."""
-    bracket = gap.ascent.bracket
-    if bracket is None:
+def jacobian_product(
+    objective: Objective, x: Tensor, rule: Rule, *, weight_decay: float, groups: list[Group] | None
+) -> Product:
+    """v → J v [num_params], the derivative of the update that is run: x ↦ E_b F_b(x) + wd·x; float64.
+
+    F_b = g+_b − alpha·(part of g_b orthogonal to g+_b), alpha = 0 but for gsam, and J of g+_b is H+_b·A_b (theory B2).
+    Two Hessian products of every batch per call. The objective is left at x.
+
+    Args:
+        objective: the loss.
+        x: [num_params] the point; its gradient must not vanish for a variant that normalises.
+        rule: the ascent.
+        weight_decay: of the update.
+        groups: the batches that make an ascent each; None: all samples together.
+
+    Source: theory B2, B6; checked against central differences for every variant.
+    """
+    together: list[Group] = [list(zip(objective.batches, objective.counts, strict=True))]
+    chosen = together if groups is None else groups
+    total = sum(count for group in chosen for _, count in group)
+
+    def product(v: Tensor) -> Tensor:
+        result = weight_decay * v.double()
+        for group in chosen:
+            share = sum(count for _, count in group) / total
+            result = result + share * _group_product(objective, x, rule, group, v)
+        objective.move_to(x)
+        return result
+
+    return product
+
+
+def _group_product(objective: Objective, x: Tensor, rule: Rule, group: Group, v: Tensor) -> Tensor:
+    objective.move_to(x)
+    _, g = objective.gradient_of(group)
+    ascent = rule.at(x, g)
+    if ascent.bracket is None:
+        return torch.zeros_like(x)  # this batch has no gradient, and its displacement no derivative
+    hv = objective.product_of(group, v).double()
+    objective.move_to(x + ascent.displacement)
+    jv = objective.product_of(group, ascent.bracket(v.double(), hv)).double()
+    if ascent.mix.alpha == 0:
+        return jv
+    return ascent.mix.derivative(g, objective.gradient_of(group)[1], hv, jv)
+
+
+def measure_jacobian(
+    objective: Objective,
+    gap: Gap,
+    rule: Rule,
+    settings: MeasureSettings,
+    *,
+    groups: list[Group] | None = None,
+    outer: bool = False,
+) -> SamJacobian | None:
+    """J's relevant eigenvalues at the gap's point, or None where u is undefined; the objective is left at x.
+
+    Every column up to DENSE parameters. Above, with all samples in one ascent, the cheap route of theory B3: H+
+    reduced to both ends of its spectrum. Arnoldi for mini-batches, for gsam, and where the iteration's multiplier is
+    asked for: the cheap route leaves out the bulk, which is of no account where g+ vanishes and may count elsewhere.
+
+    Args:
+        groups: the batches that make an ascent each; None: all samples together.
+        outer: take Arnoldi even where the cheap route would do.
+    """
+    if gap.ascent.bracket is None:
         return None
+    decay, dim = settings.update_decay, objective.num_params
+    product = jacobian_product(objective, gap.here.x, rule, weight_decay=decay, groups=groups)
+    errors: list[float] | None = None
+    if dim <= DENSE:
+        identity = torch.eye(dim, dtype=torch.float64, device=objective.device)
+        columns = torch.stack([product(e) for e in identity], dim=1).cpu().numpy()
+        values, route = [complex(v) for v in np.linalg.eigvals(columns)], "dense"
+    elif groups is None and gap.ascent.mix.alpha == 0 and not outer:
+        values, route = _reduced(objective, gap, settings), "reduced"
+    else:
+        generator = torch.Generator().manual_seed(settings.seed + 2)
+        found = arnoldi(product, dim, max_products=ARNOLDI_PRODUCTS, tol=settings.tol, generator=generator)
+        values, errors, route = found.values, found.residuals, "arnoldi"
+    largest = max((abs(v) for v in values), default=0.0)
+    order = sorted(range(len(values)), key=lambda i: -abs(values[i]))
+    zero = ZERO_MODE * largest
+    return SamJacobian(
+        eigenvalues=tuple((values[i].real, values[i].imag) for i in order),
+        zero=zero,
+        multiplier=_multiplier(values, errors, zero, settings),
+        route=route,
+    )
+
+
+def _reduced(objective: Objective, gap: Gap, settings: MeasureSettings) -> list[complex]:
+    """eig(L VᵀAV) for the ends of H+ (theory B3)."""
+    bracket = gap.ascent.bracket
+    assert bracket is not None
     objective.move_to(gap.there.x)
     spectrum = measure_spectrum(
         objective,
@@ -49,6 +159,26 @@ def measure_jacobian(objective: Objective, gap: Gap, settings: MeasureSettings) 
     def image(v: Tensor) -> Tensor:
         return bracket(v, objective.product(v).double())
 
-    found = sorted(sam_jacobian_eigenvalues(values, vectors, image, settings.weight_decay), key=abs, reverse=True)
-    largest = max((abs(v) for v in found), default=0.0)
-    return SamJacobian(eigenvalues=tuple((v.real, v.imag) for v in found), zero=ZERO_MODE * largest)
+    return sam_jacobian_eigenvalues(values, vectors, image, settings.update_decay)
+
+
+def _multiplier(
+    values: list[complex], errors: list[float] | None, zero: float, settings: MeasureSettings
+) -> Estimate | None:
+    """The largest |r| over the live eigenvalues, and what the residuals may add to it."""
+    if settings.step_size is None:
+        return None
+
+    def factor(mu: complex) -> float:
+        return largest_multiplier(mu, settings.step_size or 0.0, settings.momentum, nesterov=settings.nesterov)
+
+    live = [i for i, v in enumerate(values) if abs(v) > zero]
+    if not live:
+        return Estimate(value=factor(0.0))
+    worst = max(live, key=lambda i: factor(values[i]))
+    value = factor(values[worst])
+    error = 0.0
+    if errors is not None:
+        moved = (values[worst] + shift * errors[worst] for shift in (1, -1, 1j, -1j))
+        error = max(abs(factor(mu) - value) for mu in moved)
+    return Estimate(value=value, error=error)

@@ -36,8 +36,8 @@ def gradient_scale(gap: Gap, ready: Opened) -> Scale | None:
     sampling = noise / samples * unseen if partial else 0.0
     squared = max(norm**2 - sampling, BELOW_NOISE * sampling)
     ascent = 0.0
-    if ready.batch_size is not None:
-        ascent = noise / ready.batch_size * (1.0 - ready.batch_size / population if population else 1.0)
+    if ready.ascent_batch is not None:
+        ascent = noise / ready.ascent_batch * (1.0 - ready.ascent_batch / population if population else 1.0)
     return Scale(value=math.sqrt(squared + ascent), noise=ascent)
 
 

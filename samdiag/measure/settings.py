@@ -7,6 +7,8 @@ from dataclasses import dataclass
 DEFAULT_SAMPLES = 2048  # enough for ~10 % sampling error of lambda_max on small convolution nets; --samples raises it
 DEFAULT_TOLERANCE = 0.01  # relative residual of the first eigenvalue at each end; its value is then good to about 1e-4
 DEFAULT_EIGENVALUES = 5
+DEFAULT_ALPHA = 0.4  # the GSAM authors' setting for ImageNet
+DEFAULT_ETA_A = 0.01  # SamsungLabs' default
 DEFAULT_MAX_PRODUCTS = 300  # five times what the reference networks needed for both ends
 
 
@@ -16,6 +18,12 @@ class MeasureSettings:
 
     Attributes:
         rho, variant, lr, momentum, weight_decay, batch_size: as in training; lr and batch_size may be unknown (None).
+        nesterov, dampening: as in torch.optim.SGD; dampening equal to momentum makes the velocity an average (EMA).
+        micro_batch: samples behind one ascent gradient (m-SAM); None: the training batch.
+        alpha: gsam's share of the orthogonal part. eta_a: asam-samsung's constant added to |w|.
+        weight_decay_in: "update", as optimisers apply it, or "objective": f + wd/2·|x|², which the ascent sees too.
+        mode: "eval", or "train": BatchNorm with the batch's own statistics (dropout stays off).
+        jacobian: "auto": the SAM Jacobian where the shifted gradient may vanish; "arnoldi": always, by Arnoldi.
         samples: analyse at least this many samples where there are so many (whole batches); None: all of them.
         seed: of the start vectors and of whatever randomness the data loader has.
         device, dtype: "auto" takes the GPU when there is one, and float64 when the weights are.
@@ -39,3 +47,26 @@ class MeasureSettings:
     num_eigenvalues: int = DEFAULT_EIGENVALUES
     max_products: int = DEFAULT_MAX_PRODUCTS
     cross_check: bool = False
+    nesterov: bool = False
+    dampening: float = 0.0
+    micro_batch: int | None = None
+    alpha: float = DEFAULT_ALPHA
+    eta_a: float = DEFAULT_ETA_A
+    weight_decay_in: str = "update"
+    mode: str = "eval"
+    jacobian: str = "auto"
+
+    @property
+    def update_decay(self) -> float:
+        """The weight decay that is in the update and not in the loss."""
+        return self.weight_decay if self.weight_decay_in == "update" else 0.0
+
+    @property
+    def objective_decay(self) -> float:
+        """The weight decay that is in the loss."""
+        return self.weight_decay if self.weight_decay_in == "objective" else 0.0
+
+    @property
+    def step_size(self) -> float | None:
+        """eta of the heavy-ball or Nesterov iteration: lr·(1 − dampening)."""
+        return None if self.lr is None else self.lr * (1.0 - self.dampening)

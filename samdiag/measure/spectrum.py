@@ -12,6 +12,7 @@ from samdiag.curvature.certificate import spectrum_bounds
 from samdiag.curvature.lanczos import Decided, KrylovSpectrum, RitzEnds, extremal_eigenpairs
 from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
+from samdiag.measure.point import Point, project
 from samdiag.measure.statistics import BatchValues
 from samdiag.theory.edge import stability_edge
 from samdiag.types import Estimate
@@ -145,7 +146,9 @@ def _with_all_negatives(
     return bottom + rest, krylov.all_vectors[:count]
 
 
-def decision_is_certain(radius: float, lr: float | None, momentum: float, tol: float) -> Decided:
+def decision_is_certain(
+    radius: float, lr: float | None, momentum: float, tol: float, *, nesterov: bool = False
+) -> Decided:
     """A stopping rule: both ends are known to `tol`, and no threshold that decides lies inside their bars.
 
     The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max. A lambda_min so small that no
@@ -160,23 +163,20 @@ def decision_is_certain(radius: float, lr: float | None, momentum: float, tol: f
         clear = low_error <= tol * abs(low) and all(abs(low - t) > low_error for t in thresholds)
         slack = IRRELEVANT_SLACK * tol * abs(low)
         irrelevant = radius > 0 and low - low_error > -IRRELEVANT / radius and low_error <= slack
-        edge = stability_edge(momentum) / lr if lr else None
+        edge = stability_edge(momentum, nesterov=nesterov) / lr if lr else None
         top_clear = high_error <= tol * abs(high) and (edge is None or abs(high - edge) > high_error)
         return top_clear and (clear or irrelevant)
 
     return certain
 
 
-def noise_along(objective: Objective, vectors: Tensor) -> tuple[list[float | None], list[float]]:
-    """qᵀCq (None for a single batch) and q·g for each row q of `vectors` [k, num_params], from one gradient pass.
+def noise_along(
+    objective: Objective, here: Point, vectors: Tensor
+) -> tuple[list[float | None], list[float | None], list[float]]:
+    """qᵀCq with its standard error (None for a single batch) and q·g for each row q of `vectors` [k, num_params].
 
     Source: theory C, head: c is measured, never taken from the Hessian.
     """
-    columns = [BatchValues() for _ in range(len(vectors))]
-
-    def note(count: int, _: float, own: Tensor) -> None:
-        for column, share in zip(columns, (vectors @ own.to(vectors.dtype)).tolist(), strict=True):
-            column.add(count, share)
-
-    objective.gradient(note)
-    return [c.per_sample_variance() for c in columns], [c.mean for c in columns]
+    columns = project(objective, here, vectors)
+    variances = [c.per_sample_variance() for c in columns]
+    return variances, [c.variance_error() for c in columns], [c.mean for c in columns]

@@ -33,6 +33,16 @@ class BatchValues:
         total = math.fsum(n * (v - mean) ** 2 for n, v in zip(self.counts, self.values, strict=True))
         return total / (len(self.values) - 1)
 
+    def variance_error(self) -> float | None:
+        """Standard error of `per_sample_variance`, the contributions n_b (v_b − v̄)² taken as independent."""
+        k = len(self.values)
+        if k < 3:
+            return None
+        mean = self.mean
+        parts = [n * (v - mean) ** 2 for n, v in zip(self.counts, self.values, strict=True)]
+        centre = math.fsum(parts) / k
+        return math.sqrt(math.fsum((p - centre) ** 2 for p in parts) / (k - 1) / k) * k / (k - 1)
+
     def standard_error(self, population: int | None) -> float | None:
         """Standard error of the weighted mean, with the finite-population correction; None for one batch of a larger
         set.

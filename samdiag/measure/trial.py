@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from samdiag.curvature.batches import cut_into
+from samdiag.curvature.batches import join, regroup
 from samdiag.curvature.objective import Objective
-from samdiag.curvature.restoring import batch_norms
-from samdiag.measure.ascent import variant_named
+from samdiag.curvature.restoring import batch_norms, batch_statistics
+from samdiag.measure.ascent import Rule
+from samdiag.measure.settings import MeasureSettings
 
 SHORT = 24  # full-batch steps: the memory of momentum 0.9 is ten steps, and the first third is for filling it
 LONG = 400  # mini-batch steps at most
@@ -38,18 +38,11 @@ class Trial:
 
 
 def run_trial(
-    objective: Objective,
-    x: Tensor,
-    *,
-    rho: float | None,
-    variant: str,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    batch_size: int | None,
-    seed: int,
+    objective: Objective, x: Tensor, rule: Rule | None, settings: MeasureSettings, *, batch_size: int | None
 ) -> Trial:
-    """v ← gamma·v + ∇f_b(x + e_b) + wd·x, x ← x − eta·v from v = 0, on batches as in training.
+    """v ← gamma·v + (1 − d)(F_b + wd·x), x ← x − eta·v from v = 0, on batches as in training.
+
+    F_b is what the variant makes of the batch's gradients.
 
     Noise and momentum lift a captured run above the saddle. A few noiseless steps only let that excess relax, which
     looks like progress and is none; the middle and the last third of the real dynamics have the same excess. The
@@ -58,54 +51,37 @@ def run_trial(
     Args:
         objective: at any point; its batches are cut or joined to `batch_size`.
         x: [num_params] the checkpoint.
-        rho: SAM's radius; None for plain gradients.
-        variant: of SAM.
-        lr, momentum, weight_decay: of the update.
+        rule: SAM's ascent; None for plain gradients.
+        settings: lr, momentum (with Nesterov and dampening as in torch.optim.SGD), weight decay, micro-batch, seed.
         batch_size: of training; None: every step sees all samples.
-        seed: of the order of the batches.
 
-    Source: SAM as Foret et al., algorithm 1, with the heavy ball of PyTorch's SGD.
+    Source: SAM as Foret et al., algorithm 1, with the momentum of PyTorch's SGD.
     """
+    assert settings.lr is not None
     whole = batch_size is None
     steps = SHORT if batch_size is None else _num_steps(objective.num_samples, batch_size)
-    stream = _batches(objective, batch_size, seed)
+    stream = _batches(objective, batch_size, settings.seed)
     point, velocity = x.clone(), torch.zeros_like(x)
     losses: list[tuple[int, float]] = []
     every = 1 if whole else max(steps // POINTS, 1)
     try:
-        with _batch_statistics(objective):
+        with batch_statistics(objective.model):
             for step in range(1, steps + 1):
                 batch = next(stream)
-                loss, gradient = _gradient(objective, point, batch)
+                loss, direction = _direction(objective, point, batch, rule, settings.micro_batch)
                 if whole:
                     losses.append((step, loss))
-                if rho is not None:
-                    e = variant_named(variant)(point, gradient, rho).displacement
-                    gradient = _gradient(objective, point + e, batch)[1]
-                velocity = momentum * velocity + gradient + weight_decay * point
-                point = point - lr * velocity
+                direction = direction + settings.update_decay * point
+                velocity = settings.momentum * velocity + (1.0 - settings.dampening) * direction
+                point = point - settings.lr * (
+                    direction + settings.momentum * velocity if settings.nesterov else velocity
+                )
                 if not whole and step % every == 0:
                     objective.move_to(point)
                     losses.append((step, objective.loss()))
             return _trend(losses, steps)
     finally:
         objective.move_to(x)
-
-
-@contextmanager
-def _batch_statistics(objective: Objective) -> Iterator[None]:
-    """BatchNorm with the batch's own statistics, as in training; its running ones come back afterwards."""
-    norms = batch_norms(objective.model)
-    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
-    try:
-        for norm in norms:
-            norm.train()
-        yield
-    finally:
-        for norm in norms:
-            norm.eval()
-        for buffer, value in kept:
-            buffer.copy_(value)
 
 
 def _num_steps(samples: int, batch_size: int) -> int:
@@ -126,6 +102,35 @@ def _trend(losses: list[tuple[int, float]], steps: int) -> Trial:
 Batch = list[tuple[object, int]]
 
 
+def _direction(
+    objective: Objective, point: Tensor, batch: Batch | None, rule: Rule | None, micro_batch: int | None
+) -> tuple[float, Tensor]:
+    """Mean loss and descent direction of one training batch at `point`; None stands for all samples.
+
+    With a micro-batch every part of the batch makes its own ascent.
+    """
+    if rule is None or micro_batch is None:
+        return _one_ascent(objective, point, batch, rule)
+    everything: Batch = list(zip(objective.batches, objective.counts, strict=True))
+    parts = regroup(batch if batch is not None else everything, micro_batch)
+    total = sum(count for part in parts for _, count in part)
+    loss, direction = 0.0, torch.zeros_like(point)
+    for part in parts:
+        share = sum(count for _, count in part) / total
+        own_loss, own = _one_ascent(objective, point, part, rule)
+        loss += share * own_loss
+        direction.add_(own, alpha=share)
+    return loss, direction
+
+
+def _one_ascent(objective: Objective, point: Tensor, batch: Batch | None, rule: Rule | None) -> tuple[float, Tensor]:
+    loss, gradient = _gradient(objective, point, batch)
+    if rule is None:
+        return loss, gradient
+    ascent = rule.at(point, gradient)
+    return loss, ascent.mix.direction(gradient, _gradient(objective, point + ascent.displacement, batch)[1])
+
+
 def _gradient(objective: Objective, point: Tensor, batch: Batch | None) -> tuple[float, Tensor]:
     """Mean loss and gradient of one training batch at `point`; None stands for all samples."""
     objective.move_to(point)
@@ -140,17 +145,13 @@ def _batches(objective: Objective, batch_size: int | None, seed: int) -> Iterato
         while True:
             yield None
     generator = torch.Generator().manual_seed(seed)
-    pieces = [
-        piece
-        for data, count in zip(objective.batches, objective.counts, strict=True)
-        for piece in cut_into(data, count, batch_size)
-    ]
-    if batch_norms(objective.model):  # a single sample has no statistics of its own
+    everything: Batch = list(zip(objective.batches, objective.counts, strict=True))
+    pieces = [piece for group in regroup(everything, batch_size) for piece in group]
+    normed = bool(batch_norms(objective.model))
+    if normed:  # a single sample has no statistics of its own
         pieces = [piece for piece in pieces if piece[1] > 1] or pieces
-    batch: Batch = []
     while True:
-        for i in torch.randperm(len(pieces), generator=generator).tolist():
-            batch.append(pieces[i])
-            if sum(count for _, count in batch) >= batch_size or len(batch) == len(pieces):
-                yield batch
-                batch = []
+        order = torch.randperm(len(pieces), generator=generator).tolist()
+        for batch in regroup([pieces[i] for i in order], batch_size):
+            whole = join(batch) if normed else None
+            yield batch if whole is None else [whole]

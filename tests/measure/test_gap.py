@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from samdiag.curvature.objective import Objective
 from samdiag.gallery.digits import dataset, mlp
-from samdiag.measure.ascent import variant_named
+from samdiag.measure.ascent import Rule, rule_of
 from samdiag.measure.gap import Gap, measure_gap
+from samdiag.measure.point import evaluate
 from samdiag.measure.ridge import measure_ridge
+from samdiag.measure.settings import MeasureSettings
 from samdiag.registry import VARIANTS
 from tests.networks import NETWORKS
 
@@ -33,9 +35,14 @@ def quadratic(diagonal: list[float], point: list[float]) -> Objective:
     )
 
 
+def gap_at(f: Objective, rho: float, *, weight_decay: float, population: int | None) -> Gap:
+    here = evaluate(f, f.flat.double().clone())
+    return measure_gap(f, here, Rule(variant="sam", rho=rho), weight_decay=weight_decay, population=population)
+
+
 def test_a_quadratic_in_closed_form() -> None:
     with quadratic([3.0, -1.0], [0.4, 0.3]).borrowed() as f:
-        gap = measure_gap(f, f.flat.clone(), rho=0.5, variant="sam", weight_decay=0.1, population=None)
+        gap = gap_at(f, 0.5, weight_decay=0.1, population=None)
     g = torch.tensor([1.2, -0.3], dtype=torch.float64)
     u = g / g.norm()
     shifted = torch.tensor([3.0, -1.0], dtype=torch.float64) * (torch.tensor([0.4, 0.3], dtype=torch.float64) + 0.5 * u)
@@ -57,13 +64,14 @@ def test_the_bracket_is_the_derivative_of_the_perturbed_point(name: str) -> None
     f = Objective(problem.model, problem.loss, batches, device=CPU, dtype=torch.float64)
     with f.borrowed():
         x = f.flat.clone()
+        rule = rule_of(MeasureSettings(rho=0.3, variant=name), f)
 
         def perturbed(at: Tensor) -> Tensor:
             f.move_to(at)
-            return at + variant_named(name)(at, f.gradient()[1], 0.3).displacement
+            return at + rule.displacement(at, f.gradient()[1])
 
         f.move_to(x)
-        ascent = variant_named(name)(x, f.gradient()[1], 0.3)
+        ascent = rule.at(x, f.gradient()[1])
         v = torch.randn(len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         f.move_to(x)
         assert ascent.bracket is not None
@@ -76,7 +84,7 @@ def test_the_bracket_is_the_derivative_of_the_perturbed_point(name: str) -> None
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_zero_gradient_has_no_direction(name: str) -> None:
     x = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    ascent = variant_named(name)(x, torch.zeros_like(x), 0.3)
+    ascent = Rule(variant=name, rho=0.3).at(x, torch.zeros_like(x))
     assert float(ascent.displacement.abs().max()) == 0.0
 
 
@@ -103,7 +111,7 @@ def digits_gap(model: nn.Module, rows: Tensor, num_batches: int) -> Gap:
 
     f = Objective(model, loss, batches, device=CPU, dtype=torch.float32)
     with f.borrowed():
-        return measure_gap(f, f.flat.double().clone(), rho=0.2, variant="sam", weight_decay=0.0, population=len(x))
+        return gap_at(f, 0.2, weight_decay=0.0, population=len(x))
 
 
 def test_sampling_errors_cover_the_answer_of_the_whole_set() -> None:
@@ -127,7 +135,7 @@ def test_a_perturbed_point_past_a_pole_is_refused() -> None:
 
     f = Objective(Weights([0.5]), lambda m, _: -torch.log(1 - m.w).sum(), [(0, 1)], device=CPU, dtype=torch.float64)
     with f.borrowed(), pytest.raises(CannotDecide, match="not finite at SAM's perturbed point"):
-        measure_gap(f, f.flat.clone(), rho=1.0, variant="sam", weight_decay=0.0, population=None)
+        gap_at(f, 1.0, weight_decay=0.0, population=None)
 
 
 def test_a_gradient_below_its_sampling_noise_captures_nothing_for_certain() -> None:
