@@ -84,6 +84,12 @@ def diagnose(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     batch_size: int | None = None,
+    nesterov: bool = False,
+    dampening: float = 0.0,
+    micro_batch: int | None = None,
+    weight_decay_in: str = "update",
+    alpha: float | None = None,
+    eta_a: float | None = None,
     progress: Progress | None = None,
     cross_check: bool = False,
     **measuring: Any,
@@ -94,10 +100,14 @@ def diagnose(
         problem: model, loss and batches.
         rho, variant, lr, momentum, weight_decay, batch_size: the training settings to judge; lr and batch_size may be
             unknown.
+        nesterov, dampening: of the momentum, as in torch.optim.SGD.
+        micro_batch: samples behind one ascent gradient (m-SAM); None: the whole batch.
+        weight_decay_in: "update", as optimisers apply it, or "objective": part of the loss, seen by the ascent too.
+        alpha: gsam's. eta_a: asam-samsung's.
         progress: called with what is being done and the number of products so far.
         cross_check: also ask PyHessian.
-        **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`; see
-        `MeasureSettings`.
+        **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`, `mode`, `jacobian`;
+            see `MeasureSettings`.
 
     Raises:
         UsageError: a setting or the problem is not usable.
@@ -110,6 +120,12 @@ def diagnose(
         "sam.momentum": momentum,
         "sam.weight_decay": weight_decay,
         "sam.batch_size": batch_size,
+        "sam.nesterov": nesterov,
+        "sam.dampening": dampening,
+        "sam.micro_batch": micro_batch,
+        "sam.weight_decay_in": weight_decay_in,
+        "sam.alpha": alpha,
+        "sam.eta_a": eta_a,
         **{f"measure.{name}": value for name, value in measuring.items()},
     }
     settings = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samdiag.cli import flags
 from samdiag.cli.streams import (
     ReportOutput,
     complain,
@@ -28,156 +28,83 @@ from samdiag.registry import REPORTS
 if TYPE_CHECKING:
     from samdiag.types import Diagnosis
 
-SAM = "Training settings that are judged"
-SPEC = "Model and data"
-LOOK = "How hard to look"
-OUT = "Report and gate"
-
-
-def _flag(*names: str, help: str, panel: str, **more: Any) -> Any:
-    """An option with its SAMDIAG_* twin."""
-    long = next(n for n in names if n.startswith("--")).lstrip("-").replace("-", "_").upper()
-    return typer.Option(*names, help=help, rich_help_panel=panel, envvar=f"SAMDIAG_{long}", **more)
-
 
 def inspect(
     context: typer.Context,
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="CKPT…", help="Checkpoints: .safetensors, .pt, .pth, .bin.")
     ],
-    rho: Annotated[str | None, _flag("--rho", help="SAM's radius.", panel=SAM)] = None,
-    variant: Annotated[str | None, _flag("--variant", help="sam, usam or asam.  [default: sam]", panel=SAM)] = None,
-    lr: Annotated[float | None, _flag("--lr", help="Learning rate.", panel=SAM)] = None,
-    momentum: Annotated[float | None, _flag("--momentum", help="Heavy-ball momentum.  [default: 0]", panel=SAM)] = None,
-    weight_decay: Annotated[
-        float | None, _flag("--weight-decay", help="Weight decay as the optimizer applies it.  [default: 0]", panel=SAM)
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        _flag(
-            "--batch-size",
-            help="Training batch size.  [default: that of your own batches; a Dataset: full batch]",
-            panel=SAM,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, _flag("--model", help="module:factory or file.py:factory → nn.Module.", panel=SPEC)
-    ] = None,
-    data: Annotated[
-        str | None, _flag("--data", help="module:factory or file.py:factory → batches or a Dataset.", panel=SPEC)
-    ] = None,
-    loss: Annotated[
-        str | None, _flag("--loss", help="cross_entropy, mse, … or file.py:function(model, batch).", panel=SPEC)
-    ] = None,
-    problem: Annotated[
-        str | None, _flag("--problem", help="file.py:function → samdiag.Problem, in place of the three.", panel=SPEC)
-    ] = None,
-    config: Annotated[str | None, _flag("--config", help="A TOML file, or TOML itself.", panel=SPEC)] = None,
-    samples: Annotated[int | None, _flag("--samples", help="Samples to analyse.  [default: 2048]", panel=LOOK)] = None,
-    seed: Annotated[
-        int | None, _flag("--seed", help="Seed of start vectors and data order.  [default: 0]", panel=LOOK)
-    ] = None,
-    device: Annotated[
-        str | None, _flag("--device", help="auto, cpu, cuda, cuda:0.  [default: auto]", panel=LOOK)
-    ] = None,
-    dtype: Annotated[
-        str | None, _flag("--dtype", help="auto, float32 or float64.  [default: auto]", panel=LOOK)
-    ] = None,
-    tol: Annotated[
-        float | None, _flag("--tol", help="Relative residual asked of either end.  [default: 0.01]", panel=LOOK)
-    ] = None,
-    num_eigenvalues: Annotated[
-        int | None, _flag("--num-eigenvalues", help="Eigenvalues reported per end.  [default: 5]", panel=LOOK)
-    ] = None,
+    rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
+    variant: flags.Variant = None,
+    lr: flags.Lr = None,
+    momentum: flags.Momentum = None,
+    nesterov: flags.Nesterov = None,
+    dampening: flags.Dampening = None,
+    weight_decay: flags.WeightDecay = None,
+    weight_decay_in: flags.WeightDecayIn = None,
+    batch_size: flags.BatchSize = None,
+    micro_batch: flags.MicroBatch = None,
+    alpha: flags.Alpha = None,
+    eta_a: flags.EtaA = None,
+    model: flags.Model = None,
+    data: flags.Data = None,
+    loss: flags.Loss = None,
+    problem: flags.Problem = None,
+    config: flags.Config = None,
+    samples: flags.Samples = None,
+    seed: flags.Seed = None,
+    device: flags.Device = None,
+    dtype: flags.Dtype = None,
+    tol: flags.Tol = None,
+    num_eigenvalues: flags.NumEigenvalues = None,
+    mode: flags.Mode = None,
+    jacobian: flags.Jacobian = None,
     cross_check: Annotated[
-        bool, _flag("--cross-check", help="Ask PyHessian for a second opinion.", panel=LOOK)
+        bool, flags.flag("--cross-check", help="Ask PyHessian for a second opinion.", panel=flags.LOOK)
     ] = False,
-    format: Annotated[str, _flag("--format", help="text or json.", panel=OUT)] = "text",
+    format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
     output: Annotated[
-        Path | None, _flag("--output", help="Write the report here instead of stdout.", panel=OUT)
+        Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
     ] = None,
     fail_on: Annotated[
         str | None,
-        _flag("--fail-on", help="Verdicts that exit 1: a list, any, never.  [default: severity error]", panel=OUT),
+        flags.flag(
+            "--fail-on", help="Verdicts that exit 1: a list, any, never.  [default: severity error]", panel=flags.OUT
+        ),
     ] = None,
     explain: Annotated[
-        bool, _flag("--explain", help="Print every setting with its source, and stop.", panel=OUT)
+        bool, flags.flag("--explain", help="Print every setting with its source, and stop.", panel=flags.OUT)
     ] = False,
-    quiet: Annotated[
-        int,
-        typer.Option("-q", "--quiet", count=True, help="-q: report only; -qq: exit code only.", rich_help_panel=OUT),
-    ] = 0,
+    theory: Annotated[
+        bool,
+        flags.flag("--theory", help="Also the papers' formulas as printed, beside the right ones.", panel=flags.OUT),
+    ] = False,
+    quiet: flags.Quiet = 0,
 ) -> None:
     """Diagnose checkpoints: verdict, evidence with error bars, and what to change.
 
     Exit code 0: inspected, nothing in --fail-on; 1: a finding in --fail-on; 2: usage; 3: something could not be
     decided; 130: interrupted.
     """
-    overrides: dict[str, Any] = {
-        "problem": problem,
-        "model": model,
-        "data": data,
-        "loss": loss,
-        "sam.rho": _number(rho, "--rho"),
-        "sam.variant": variant,
-        "sam.lr": lr,
-        "sam.momentum": momentum,
-        "sam.weight_decay": weight_decay,
-        "sam.batch_size": batch_size,
-        "measure.samples": samples,
-        "measure.seed": seed,
-        "measure.device": device,
-        "measure.dtype": dtype,
-        "measure.tol": tol,
-        "measure.num_eigenvalues": num_eigenvalues,
-        "gate.fail_on": None if fail_on is None else parse_names(fail_on),
-    }
+    overrides = flags.said(context)
+    if rho is not None:
+        overrides["sam.rho"] = flags.number(rho, "--rho")
+    if fail_on is not None:
+        overrides["gate.fail_on"] = flags.parse_names(fail_on)
     raise typer.Exit(
         inspect_paths(
             checkpoints,
-            overrides={k: v for k, v in overrides.items() if v is not None},
-            sources=_from_environment(context, overrides),
+            overrides=overrides,
+            sources=flags.from_environment(context, overrides),
             config=config,
             format=format,
             output=output,
             explain=explain,
-            quiet=quiet or _quiet_variable(),
+            theory=theory,
+            quiet=quiet or flags.quiet_variable(),
             cross_check=cross_check,
         )
     )
-
-
-def _from_environment(context: typer.Context, overrides: Mapping[str, Any]) -> dict[str, str]:
-    """The variable that said each setting, for those that the command line itself did not say."""
-    said = {}
-    for name in overrides:
-        parameter = name.rpartition(".")[2]
-        source = context.get_parameter_source(parameter)
-        if source is not None and source.name == "ENVIRONMENT":
-            said[name] = f"SAMDIAG_{parameter.upper()}"
-    return said
-
-
-def _quiet_variable() -> int:
-    """SAMDIAG_QUIET, the twin of a flag that is counted: 1 or 2."""
-    text = os.environ.get("SAMDIAG_QUIET", "0")
-    return int(text) if text.isdecimal() else 1
-
-
-def parse_names(text: str) -> list[str]:
-    """`"a, B,"` as ["a", "b"]: the entries of a list typed on the command line."""
-    return [name.strip().lower() for name in text.split(",") if name.strip()]
-
-
-def _number(text: str | None, flag: str) -> float | None:
-    """A number typed on the command line, kept as text until here so that a bad one gets samdiag's own two lines."""
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        complain(UsageError(f"{flag} {text!r} is not a number", f"give a positive number, e.g. {flag} 0.05"))
-        raise typer.Exit(2) from None
 
 
 def inspect_paths(
@@ -189,6 +116,7 @@ def inspect_paths(
     format: str = "text",
     output: Path | None = None,
     explain: bool = False,
+    theory: bool = False,
     quiet: int = 0,
     cross_check: bool = False,
 ) -> int:
@@ -207,6 +135,7 @@ def inspect_paths(
                 config=config,
                 format=format,
                 output=output,
+                theory=theory,
                 quiet=quiet,
                 cross_check=cross_check,
             ).go()
@@ -253,6 +182,7 @@ class _Run:
     config: str | None
     format: str
     output: Path | None
+    theory: bool
     quiet: int
     cross_check: bool
     done: list[Diagnosis] = field(default_factory=list)

@@ -10,7 +10,13 @@ from samdiag.formats.checkpoint import Hint
 from samdiag.quoting import listed, quoted
 
 SOURCE = "optimizer state"
-NUMBERS = {"rho": "sam.rho", "lr": "sam.lr", "momentum": "sam.momentum", "weight_decay": "sam.weight_decay"}
+NUMBERS = {
+    "rho": "sam.rho",
+    "lr": "sam.lr",
+    "momentum": "sam.momentum",
+    "weight_decay": "sam.weight_decay",
+    "dampening": "sam.dampening",
+}
 BASE_KEYS = ("optimizer", "optimizer_state_dict", "optimizer_states", "optim", "opt", "sam")  # tried before any other
 
 
@@ -42,6 +48,8 @@ def read_hints(state: Mapping[str, Any]) -> tuple[dict[str, Hint], tuple[str, ..
             hints[setting] = Hint(value=value, source=SOURCE)
     if isinstance(group.get("adaptive"), bool):
         hints["sam.variant"] = Hint(value="asam" if group["adaptive"] else "sam", source=SOURCE)
+    if isinstance(group.get("nesterov"), bool):
+        hints["sam.nesterov"] = Hint(value=group["nesterov"], source=SOURCE)
     return hints, (*notes, *_decayed(group), *_differing(state), *_unmodelled(group))
 
 
@@ -101,7 +109,7 @@ def _is_optimizer(value: object) -> bool:
 
 def _differing(state: Mapping[str, Any]) -> Iterator[str]:
     first, *others = state["param_groups"]
-    for key in (*NUMBERS, "adaptive"):
+    for key in (*NUMBERS, "adaptive", "nesterov"):
         values = [first.get(key), *(group.get(key) for group in others)]
         if len({quoted(value) for value in values}) > 1:
             shown_values = listed(quoted(value) for value in values)
@@ -110,9 +118,8 @@ def _differing(state: Mapping[str, Any]) -> Iterator[str]:
 
 def _unmodelled(group: Mapping[str, Any]) -> Iterator[str]:
     if "betas" in group:
-        yield "the base optimizer is of the Adam family: only SGD with momentum is modelled, so lr and momentum mislead"
-    if group.get("nesterov") is True:
-        yield "the base optimizer uses Nesterov momentum: plain (heavy-ball) momentum is modelled"
-    dampening = as_number(group.get("dampening"))
-    if dampening:
-        yield f"the base optimizer uses dampening = {dampening:g}: none is modelled"
+        yield (
+            "the base optimizer is of the Adam family: covered is what the loss alone decides (gradients, ratio, "
+            "cosine, ridge, spectrum, capture by rho_eff·|lambda|, hallucination); what its preconditioner changes "
+            "(stability edge, bounce, next steps, advice on momentum and batch) is that of SGD here and may mislead"
+        )

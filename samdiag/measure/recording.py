@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,11 +156,18 @@ def _notes(s: Stages) -> tuple[str, ...]:
 
 
 def _with_rounding(s: Stages) -> Estimate:
-    """|g| with its rounding error: measured against float64 where that ran, else the backward error."""
+    """|g| with its rounding error: measured against float64 where that ran, else the backward error.
+
+    At least what storing the point costs: weights rounded by eps·|x| in a random direction move the gradient by about
+    eps·|x| times the root mean square of the eigenvalues, so that no stored point is nearer to a critical one.
+    """
     norm, dtype = s.gap.grad_norm, s.ready.objective.dtype
     eps = torch.finfo(dtype).eps
     largest = max(abs(s.spectrum.top[0].value or 0.0), abs(s.spectrum.bottom[0].value or 0.0))
     backward = ROUNDING * eps * largest * float(torch.linalg.vector_norm(s.gap.here.x))
     measured = s.check.gradient_rounding if dtype == torch.float32 else None  # float64 has nothing finer to be held to
     error = backward if measured is None else max(measured, eps * (norm.value or 0.0))
-    return replace(norm, error=error)
+    known = s.spectrum.all_values or [e.value or 0.0 for e in (*s.spectrum.top, *s.spectrum.bottom)]
+    mean_square = math.fsum(v * v for v in known) / max(s.ready.objective.num_params, len(known))
+    stored = eps * float(torch.linalg.vector_norm(s.gap.here.x)) * math.sqrt(mean_square)
+    return replace(norm, error=max(error, stored))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from samdiag.errors import UsageError
+
 DEFAULT_SAMPLES = 2048  # enough for ~10 % sampling error of lambda_max on small convolution nets; --samples raises it
 DEFAULT_TOLERANCE = 0.01  # relative residual of the first eigenvalue at each end; its value is then good to about 1e-4
 DEFAULT_EIGENVALUES = 5
@@ -55,6 +57,18 @@ class MeasureSettings:
     weight_decay_in: str = "update"
     mode: str = "eval"
     jacobian: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.nesterov and (self.momentum <= 0 or self.dampening > 0):
+            raise UsageError(
+                f"nesterov with momentum {self.momentum:g} and dampening {self.dampening:g}",
+                "as in torch.optim.SGD, Nesterov needs a momentum and no dampening",
+            )
+        if self.micro_batch is not None and self.batch_size is not None and self.micro_batch > self.batch_size:
+            raise UsageError(
+                f"the micro-batch of {self.micro_batch} is larger than the batch of {self.batch_size}",
+                "give --micro-batch the samples behind one ascent gradient, at most the batch",
+            )
 
     @property
     def update_decay(self) -> float:

@@ -24,6 +24,15 @@ from samdiag.types import VERDICTS_BY_HARM, Advice, CheckpointInfo, Diagnosis, F
 
 SAMPLING_UNKNOWN = "sampling error unknown: a single batch cannot show it"
 SHOWN_SETTINGS = ("variant", "rho", "lr", "momentum", "weight_decay", "batch_size")  # those a verdict depends on
+UNUSUAL_SETTINGS = {
+    "sam.nesterov": False,
+    "sam.dampening": 0.0,
+    "sam.micro_batch": None,
+    "sam.weight_decay_in": "update",
+    "sam.alpha": None,
+    "sam.eta_a": None,
+    "measure.mode": "eval",
+}  # shown where they are not this
 _FINGERPRINT = 16  # characters; 64 bits tell any two checkpoints of a project apart
 
 
@@ -146,6 +155,10 @@ def _setting_rows(diagnosis: Diagnosis) -> tuple[SettingRow, ...]:
             value = getattr(diagnosis.measurements, name)
             shown = "full batch" if name == "batch_size" and value is None else value_text(value)
             rows.append(SettingRow(name=name, value=shown, source=""))
+    for key, usual in UNUSUAL_SETTINGS.items():
+        setting = diagnosis.settings.get(key)
+        if setting is not None and setting.value != usual:
+            rows.append(setting_row(key.partition(".")[2], setting))
     return tuple(rows)
 
 

@@ -13,7 +13,7 @@ from samdiag.verdicts.thresholds import BOUNCE_RATIO, HALLUCINATION_RATIO
 
 def evidence_rows(m: Measurements) -> tuple[EvidenceRow, ...]:
     """All rows of the evidence table; what was not asked for (weight decay, second opinion) has no row."""
-    return tuple(_gradient_rows(m) + _curvature_rows(m) + _trust_rows(m))
+    return tuple(_gradient_rows(m) + _batch_rows(m) + _curvature_rows(m) + _trust_rows(m))
 
 
 def everything_seen(m: Measurements) -> bool:
@@ -41,6 +41,21 @@ def _gradient_rows(m: Measurements) -> list[EvidenceRow]:
     return rows
 
 
+def _batch_rows(m: Measurements) -> list[EvidenceRow]:
+    """The update that mini-batch SAM really makes, beside that of all samples together."""
+    b = m.batch_update
+    if b is None:
+        return []
+    kind = f"m-SAM, batches of {b.size}"
+    return [
+        _row(m, f"{kind}: E f_b(x+) − f_b(x)", b.loss_change, f"{b.num_batches} batches; above: all samples together"),
+        _row(m, f"{kind}: ‖E g_b+‖", b.update_norm),
+        _row(m, f"{kind}: ratio to ‖g‖", b.gradient_ratio, _ratio_note(b.gradient_ratio)),
+        _row(m, f"{kind}: cosine with g", b.gradient_cosine),
+        _row(m, f"{kind}: mean ‖g_b‖", b.grad_scale),
+    ]
+
+
 def _curvature_rows(m: Measurements) -> list[EvidenceRow]:
     edge = f"SGD's step edge: {number(2 * (1 + m.momentum) / m.lr)}" if m.lr else ""
     bound = ""
@@ -51,6 +66,8 @@ def _curvature_rows(m: Measurements) -> list[EvidenceRow]:
         _row(m, "smallest eigenvalue λ_min", m.lambda_min, bound),
         EvidenceRow(label="effective radius ρ_eff", value=number(m.effective_radius), note=_radius_note(m)),
     ]
+    if m.largest_multiplier is not None:
+        rows.append(_row(m, "largest multiplier of SAM's step", m.largest_multiplier, _multiplier_note(m)))
     if m.noise_trace.known:
         rows.append(_row(m, "gradient noise tr C", m.noise_trace))
     return rows
@@ -112,6 +129,16 @@ def _ratio_note(ratio: Estimate) -> str:
     return (
         f"above {number(BOUNCE_RATIO)}: a bounce, or closer to the valley than rho" if ratio.low > BOUNCE_RATIO else ""
     )
+
+
+def _multiplier_note(m: Measurements) -> str:
+    """What the multiplier says about the linearised iteration here; zero modes aside."""
+    assert m.largest_multiplier is not None
+    modes = sum(math.hypot(*pair) <= (m.jacobian_zero or 0.0) for pair in m.jacobian_eigenvalues or ())
+    neutral = f"; {modes} neutral direction(s) left out" if modes else ""
+    if m.largest_multiplier.low > 1:
+        return f"above 1: nearby runs part{neutral}"
+    return (f"below 1: nearby runs come together{neutral}") if m.largest_multiplier.high < 1 else neutral.lstrip("; ")
 
 
 def _radius_note(m: Measurements) -> str:

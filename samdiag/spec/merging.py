@@ -16,7 +16,12 @@ PARTS = ("model", "data", "loss")
 DEFAULTS: Mapping[str, Any] = {
     "sam.variant": "sam",
     "sam.momentum": 0.0,
+    "sam.nesterov": False,
+    "sam.dampening": 0.0,
     "sam.weight_decay": 0.0,
+    "sam.weight_decay_in": "update",
+    "measure.mode": "eval",
+    "measure.jacobian": "auto",
     "measure.samples": 2048,  # enough for a top eigenvalue within some per cent; minutes, not hours, on a CPU
     "measure.seed": 0,
     "measure.device": "auto",

@@ -98,11 +98,17 @@ class SamSpec(Table):
     """`[sam]`: the optimizer's settings in the run that wrote the checkpoint."""
 
     rho: Positive | None = None
-    variant: Literal["sam", "usam", "asam"] | None = None
+    variant: Literal["sam", "usam", "asam", "asam-samsung", "gsam"] | None = None
     lr: Positive | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    nesterov: bool | None = None
+    dampening: Annotated[float, Field(ge=0, lt=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    weight_decay_in: Literal["update", "objective"] | None = None
     batch_size: Count | None = None
+    micro_batch: Count | None = None
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    eta_a: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 def _device(value: str) -> str:
@@ -120,6 +126,8 @@ class MeasureSpec(Table):
     dtype: Literal["auto", "float32", "float64"] | None = None
     tol: Annotated[float, Field(gt=0, lt=1)] | None = None
     num_eigenvalues: Annotated[int, Field(ge=1, le=1000)] | None = None
+    mode: Literal["eval", "train"] | None = None
+    jacobian: Literal["auto", "arnoldi"] | None = None
 
 
 class GateSpec(Table):

@@ -35,6 +35,8 @@ def stamp(
     momentum: float | None = None,
     weight_decay: float | None = None,
     batch_size: int | None = None,
+    nesterov: bool | None = None,
+    micro_batch: int | None = None,
 ) -> None:
     """The .safetensors file at `path` says what model, data, loss and SAM settings it belongs to; nothing is returned.
 
@@ -45,14 +47,16 @@ def stamp(
         model: a gallery name, or a table such as `{"gallery": "digits-mlp", "args": {"hidden": 64}}`.
         data: likewise.
         loss: a name such as "cross_entropy".
-        rho, variant, lr, momentum, weight_decay, batch_size: of the run that wrote the checkpoint, where known.
+        rho, variant, lr, momentum, weight_decay, batch_size, nesterov, micro_batch: of the run that wrote the
+            checkpoint, where known.
 
     Raises:
         UsageError: a value is not allowed, names code of one's own, or the file is no .safetensors file.
         CannotDecide: the file is damaged.
     """
     sam = {"rho": rho, "variant": variant, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-    said = {"model": model, "data": data, "loss": loss, "sam.batch_size": batch_size}
+    sam |= {"batch_size": batch_size, "nesterov": nesterov, "micro_batch": micro_batch}
+    said = {"model": model, "data": data, "loss": loss}
     document = nest(said | {f"sam.{key}": value for key, value in sam.items()}, SOURCE)
     text = _checked(document)
     content = look_at(Path(path))

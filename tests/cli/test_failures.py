@@ -156,7 +156,7 @@ MISTAKES = {
     "rho infinite": flags("--rho", "inf", what="sam.rho = inf", todo="command line"),
     "negative lr": flags("--rho", "1", "--lr", "-1", what="sam.lr = -1.0", todo="command line"),
     "momentum 1": flags("--rho", "1", "--momentum", "1", what="sam.momentum = 1.0", todo="command line"),
-    "variant": flags("--rho", "1", "--variant", "gsam", what="sam.variant = 'gsam'", todo="command line"),
+    "variant": flags("--rho", "1", "--variant", "bsam", what="sam.variant = 'bsam'", todo="command line"),
     "device": flags("--rho", "1", "--device", "tpu", what="measure.device = 'tpu'", todo="command line"),
     "dtype": flags("--rho", "1", "--dtype", "float16", what="measure.dtype = 'float16'", todo="command line"),
     "samples": flags("--rho", "1", "--samples", "0", what="measure.samples = 0", todo="command line"),

@@ -82,14 +82,19 @@ def test_hints_are_read_under_any_name(save, key: str) -> None:
     ("group", "note"),
     [
         ({"lr": 0.1, "betas": (0.9, 0.999)}, "Adam"),
-        ({"lr": 0.1, "nesterov": True}, "Nesterov"),
-        ({"lr": 0.1, "dampening": 0.5}, "dampening"),
         ({"lr": "fast"}, "lr = 'fast' is not a number"),
         ({"lr": float("nan")}, "not a number"),
     ],
 )
 def test_what_is_not_modelled_is_noted(save, group: dict[str, Any], note: str) -> None:
     assert any(note in found for found in saved_with(save, group).notes)
+
+
+def test_nesterov_and_dampening_are_read(save) -> None:
+    group = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "dampening": 0}
+    found = hints(saved_with(save, group))
+    assert found["sam.nesterov"] is True
+    assert found["sam.dampening"] == 0.0
 
 
 def test_differing_groups_use_the_first(save) -> None:

@@ -35,7 +35,12 @@ def test_defaults(resolved) -> None:
     assert {name: setting.value for name, setting in settings.items() if setting.trust is Trust.DEFAULT} == {
         "sam.variant": "sam",
         "sam.momentum": 0.0,
+        "sam.nesterov": False,
+        "sam.dampening": 0.0,
         "sam.weight_decay": 0.0,
+        "sam.weight_decay_in": "update",
+        "measure.mode": "eval",
+        "measure.jacobian": "auto",
         "measure.samples": 2048,
         "measure.seed": 0,
         "measure.device": "auto",
