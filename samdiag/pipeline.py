@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from samdiag.user_errors import MEMORY_TODO, is_out_of_memory
 
 if TYPE_CHECKING:
     from samdiag.measure.settings import MeasureSettings
-    from samdiag.spec.discover import Resolution
 
 Progress = Callable[[str, int], None]
 
@@ -44,35 +44,81 @@ def inspect(
     Raises:
         KeyboardInterrupt: passed on.
     """
+    clock = Clock()
+    known = Known(info=CheckpointInfo(path=str(path)))
+    try:
+        ready = prepare(
+            path,
+            known,
+            clock,
+            overrides=overrides,
+            sources=sources,
+            config=config,
+            cwd=cwd,
+            cross_check=cross_check,
+        )
+        return _examine(ready.problem, ready.settings, known.info, known.settings, known.warnings, clock, progress)
+    except Exception as error:
+        return failed(
+            error, checkpoint=known.info, settings=known.settings, warnings=known.warnings, timings=clock.seconds
+        )
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known about a checkpoint so far: all of it goes into a report, whatever fails afterwards."""
+
+    info: CheckpointInfo
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A checkpoint's problem with its weights in, and the settings to measure it with."""
+
+    problem: Problem
+    settings: MeasureSettings
+
+
+def prepare(
+    path: str | Path,
+    known: Known,
+    clock: Clock,
+    *,
+    overrides: Mapping[str, Any] | None,
+    sources: Mapping[str, str] | None,
+    config: str | None,
+    cwd: Path | None,
+    cross_check: bool = False,
+) -> Prepared:
+    """Opens, resolves and builds; what is learnt on the way is written into `known`. Arguments as for `inspect`.
+
+    Raises:
+        SamdiagError: of any of the three.
+    """
     from samdiag.formats import open_checkpoint
     from samdiag.spec.build import build
     from samdiag.spec.discover import resolve
 
-    clock = _Clock()
-    info = CheckpointInfo(path=str(path))
-    resolution: Resolution | None = None
-    warnings: tuple[str, ...] = ()
-    try:
-        with clock("open"):
-            checkpoint = open_checkpoint(path)
-            info = CheckpointInfo(path=str(path), format=checkpoint.format, fingerprint=checkpoint.fingerprint)
-            warnings = checkpoint.notes
-            resolution = resolve(
-                overrides=overrides or {},
-                sources=sources,
-                config=config,
-                checkpoint=checkpoint,
-                cwd=cwd or Path.cwd(),
-            )
-            warnings = (*warnings, *resolution.warnings)
-            settings = measure_settings(resolution.settings, cross_check=cross_check)
-        with clock("build"):
-            built = build(resolution, checkpoint)
-            warnings = (*warnings, *built.notes)
-        return _examine(built.problem, settings, info, resolution.settings, warnings, clock, progress)
-    except Exception as error:
-        known = resolution.settings if resolution else {}
-        return failed(error, checkpoint=info, settings=known, warnings=warnings, timings=clock.seconds)
+    with clock("open"):
+        checkpoint = open_checkpoint(path)
+        known.info = CheckpointInfo(path=str(path), format=checkpoint.format, fingerprint=checkpoint.fingerprint)
+        known.warnings = checkpoint.notes
+        resolution = resolve(
+            overrides=overrides or {},
+            sources=sources,
+            config=config,
+            checkpoint=checkpoint,
+            cwd=cwd or Path.cwd(),
+        )
+        known.settings = resolution.settings
+        known.warnings = (*known.warnings, *resolution.warnings)
+        settings = measure_settings(resolution.settings, cross_check=cross_check)
+    with clock("build"):
+        built = build(resolution, checkpoint)
+        known.warnings = (*known.warnings, *built.notes)
+    return Prepared(problem=built.problem, settings=settings)
 
 
 def diagnose(
@@ -135,7 +181,7 @@ def diagnose(
     }
     chosen = measure_settings(settings, cross_check=cross_check)
     _check_values(said)
-    return _examine(problem, chosen, None, settings, (), _Clock(), progress)
+    return _examine(problem, chosen, None, settings, (), Clock(), progress)
 
 
 def _examine(
@@ -144,7 +190,7 @@ def _examine(
     info: CheckpointInfo | None,
     settings: Mapping[str, Setting],
     warnings: tuple[str, ...],
-    clock: _Clock,
+    clock: Clock,
     progress: Progress | None,
 ) -> Diagnosis:
     from samdiag import __version__
@@ -232,21 +278,6 @@ def failed(
     """
     from samdiag import __version__
 
-    if isinstance(error, SamdiagError):
-        failure = Failure(what=error.what, todo=error.todo, exit_code=error.exit_code)
-    elif is_out_of_memory(error):
-        failure = Failure(what="out of memory", todo=MEMORY_TODO, exit_code=3)
-    else:
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        place = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else "?"
-        text = " ".join(str(error).split())[:300]
-        failure = Failure(
-            what=f"internal error: {type(error).__name__} at {place}: {text}",
-            todo="this is a bug in samdiag: please report it with this line and the command",
-            exit_code=3,
-        )
     return Diagnosis(
         checkpoint=checkpoint,
         settings=settings or {},
@@ -255,9 +286,27 @@ def failed(
         findings=(),
         prescription=None,
         warnings=warnings,
-        failure=failure,
+        failure=failure_of(error),
         timings=timings or {},
         samdiag_version=__version__,
+    )
+
+
+def failure_of(error: Exception) -> Failure:
+    """What a report says of an exception: an expected one in its own two lines, another as an internal error."""
+    if isinstance(error, SamdiagError):
+        return Failure(what=error.what, todo=error.todo, exit_code=error.exit_code)
+    if is_out_of_memory(error):
+        return Failure(what="out of memory", todo=MEMORY_TODO, exit_code=3)
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else "?"
+    text = " ".join(str(error).split())[:300]
+    return Failure(
+        what=f"internal error: {type(error).__name__} at {place}: {text}",
+        todo="this is a bug in samdiag: please report it with this line and the command",
+        exit_code=3,
     )
 
 
@@ -278,7 +327,7 @@ def environment(device: str) -> dict[str, str]:
     }
 
 
-class _Clock:
+class Clock:
     """Seconds per stage."""
 
     def __init__(self) -> None:
@@ -286,7 +335,7 @@ class _Clock:
         self._stage = ""
         self._start = 0.0
 
-    def __call__(self, stage: str) -> _Clock:
+    def __call__(self, stage: str) -> Clock:
         self._stage = stage
         return self
 

@@ -9,6 +9,7 @@ import typer
 from samdiag.cli.demo import demo
 from samdiag.cli.inspect import inspect
 from samdiag.cli.schema import schema
+from samdiag.cli.sweep import sweep
 
 app = typer.Typer(
     name="samdiag",
@@ -19,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(inspect)
+app.command()(sweep)
 app.command()(schema)
 app.add_typer(demo, name="demo")
 

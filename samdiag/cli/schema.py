@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Annotated
 
-from samdiag.cli.streams import reader_may_leave
+import typer
+
+from samdiag.cli.streams import complain, reader_may_leave
+from samdiag.errors import UsageError
 
 
-def schema() -> None:
-    """Print the JSON Schema of the JSON report."""
+def schema(
+    kind: Annotated[str, typer.Argument(help="report (of inspect) or sweep.")] = "report",
+) -> None:
+    """Print the JSON Schema of the JSON report of `inspect` or `sweep`."""
     from samdiag.reports.schema import report_schema
+    from samdiag.sweep import Sweep
+    from samdiag.types import Diagnosis
 
+    kinds: dict[str, type[Diagnosis] | type[Sweep]] = {"report": Diagnosis, "sweep": Sweep}
+    if kind not in kinds:
+        error = UsageError(f"there is no schema named {kind!r}", f"choose {' or '.join(kinds)}")
+        complain(error)
+        raise typer.Exit(error.exit_code)
     with reader_may_leave():
-        sys.stdout.write(json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(report_schema(kinds[kind]), indent=2, ensure_ascii=False) + "\n")
         sys.stdout.flush()

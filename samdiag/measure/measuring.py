@@ -95,7 +95,9 @@ def begin(problem: Problem, settings: MeasureSettings, ready: Opened, tell: Prog
     )
 
 
-def look_near(base: Base, rho: float, *, ridge: Ridge | None = None, plain: Steps | None = None) -> Near:
+def look_near(
+    base: Base, rho: float, *, ridge: Ridge | None = None, plain: Steps | None = None, trials: bool = True
+) -> Near:
     """The gap, the ridge and the next steps at one rho.
 
     Args:
@@ -103,6 +105,7 @@ def look_near(base: Base, rho: float, *, ridge: Ridge | None = None, plain: Step
         rho: the radius.
         ridge: where it is known already.
         plain: where plain gradient steps lead, if known.
+        trials: whether to run the next steps.
     """
     objective, ready = base.ready.objective, base.ready
     rule, settings = base.rule.with_rho(rho), replace(base.settings, rho=rho)
@@ -112,7 +115,7 @@ def look_near(base: Base, rho: float, *, ridge: Ridge | None = None, plain: Step
         base.tell("ridge", 0)
         ridge = measure_ridge(objective, base.here.x, gap.ascent.displacement)
     ahead = None
-    if settings.lr is not None and base.here.norm > 0:
+    if trials and settings.lr is not None and base.here.norm > 0:
         base.tell("next steps", 0)
         norm = gap.ascent.normaliser
         shrink = min(1.0, norm / scale.value) if norm and scale and scale.value > 0 else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,11 +38,11 @@ class Ridge:
     searched: float
 
 
-def measure_ridge(objective: Objective, x: Tensor, displacement: Tensor) -> Ridge:
+def measure_ridge(objective: Objective, x: Tensor, displacement: Tensor, grid: Sequence[float] = GRID) -> Ridge:
     """s* = min{s > 0 : d·∇f(x + s d) ≤ 0} along the unit ascent direction d, in parameter units; about 20 gradients.
 
-    |e| < s* certifies that x is not hallucinated. The search goes to 4|e| on a fixed grid and then bisects, so two
-    crossings within one cell would be missed. The objective is left at `x`.
+    |e| < s* certifies that x is not hallucinated. The search goes over a fixed grid, in units of |e|, and then bisects,
+    so two crossings within one cell would be missed. The objective is left at `x`.
 
     Source: theory B5.
     """
@@ -58,7 +58,7 @@ def measure_ridge(objective: Objective, x: Tensor, displacement: Tensor) -> Ridg
 
     try:
         low = 0.0
-        for factor in GRID:
+        for factor in grid:
             here = slope(factor * length)
             if not math.isfinite(here):
                 break  # a pole is no ridge

@@ -7,7 +7,9 @@ import inspect
 import re
 from typing import Any
 
+from samdiag import sweep as sweeps
 from samdiag import types
+from samdiag.sweep import Sweep
 from samdiag.types import FORMAT_VERSION, VERDICTS_BY_HARM, Diagnosis
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -18,20 +20,23 @@ _COMMENT = re.compile(r"^ +(\w+): [^#\n]+# (.+)$", re.MULTILINE)  # a field with
 _Schema = dict[str, Any]
 
 
-def report_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of one report object, as `json_lines.render` writes it.
+def report_schema(kind: type[Diagnosis] | type[Sweep] = Diagnosis) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one report object, as `json_lines.render` writes it, or of a scan over rho.
 
     Every number may also be one of the strings "Infinity", "-Infinity" and "NaN". Objects that mirror a dataclass are
     closed and complete (every field is always written); `settings`, `timings`, `environment` and `evidence` are maps.
     """
     from pydantic import TypeAdapter
 
-    schema = TypeAdapter(Diagnosis).json_schema(mode="serialization")
+    schema = TypeAdapter(kind).json_schema(mode="serialization")
     definitions = {name: _described(name, _closed(part)) for name, part in schema.pop("$defs").items()}
-    body = _described("Diagnosis", _closed(schema))
+    body = _described(kind.__name__, _closed(schema))
     body["properties"]["format_version"] = _format_version()
-    body["properties"]["verdict"] |= {"description": "The most harmful finding.", "examples": list(VERDICTS_BY_HARM)}
-    title = {"$schema": DIALECT, "title": "samdiag report", "description": _summary(Diagnosis)}
+    if kind is Diagnosis:
+        harm = {"description": "The most harmful finding.", "examples": list(VERDICTS_BY_HARM)}
+        body["properties"]["verdict"] |= harm
+    name = "samdiag report" if kind is Diagnosis else "samdiag sweep"
+    title = {"$schema": DIALECT, "title": name, "description": _summary(kind)}
     return title | {key: body[key] for key in body if key not in title} | {"$defs": definitions | {NUMBER: _number()}}
 
 
@@ -64,7 +69,7 @@ def _closed(schema: Any) -> Any:
 
 def _described(name: str, schema: _Schema) -> _Schema:
     """`schema` with the descriptions that the source of the dataclass called `name` has for its fields."""
-    kind = getattr(types, name, None)
+    kind = getattr(types, name, getattr(sweeps, name, None))
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
         return schema
     schema.pop("description", None)  # pydantic's has the whole docstring

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_ICONS = {Severity.ERROR: "✖", Severity.WARNING: "▲", Severity.INFO: "✔"}
-_SEVERITY_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "green"}
+ICONS = {Severity.ERROR: "✖", Severity.WARNING: "▲", Severity.INFO: "✔"}
+SEVERITY_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "green"}
 _INDENT = 2  # columns, of everything below a section title
 _AXIS_WIDTH = 96  # columns at most; a longer axis only separates the marks from their labels
 
@@ -68,11 +68,11 @@ def _head(report: DigestedReport) -> list[RenderableType]:
     from rich.text import Text
 
     color = words_for(report.verdict).color
-    title = Text.assemble((f"{_ICONS[report.severity]} {report.headline.upper()}", f"bold {color}"))
+    headline = Text.assemble((f"{ICONS[report.severity]} {report.headline.upper()}", f"bold {color}"))
     trust = f", {report.confidence.value} confidence" if report.confidence else ""
-    title.append(f"  {report.verdict} · {report.severity.value}{trust}", style="dim")
+    headline.append(f"  {report.verdict} · {report.severity.value}{trust}", style="dim")
     subject = Text.assemble((report.subject, "bold"), (" · ".join(["", *report.subject_details]), "dim"))
-    return [title, Text(report.meaning), *([subject] if report.subject else [])]
+    return [headline, Text(report.meaning), *([subject] if report.subject else [])]
 
 
 def _prescription(report: DigestedReport) -> list[RenderableType]:
@@ -84,15 +84,18 @@ def _prescription(report: DigestedReport) -> list[RenderableType]:
     moves = [_move(row) for row in report.prescription]
     room = max(len(move.plain) for move in moves)
     ranges = [_allowed(row) for row in report.prescription]
-    table = _grid(2)
+    table = grid(2)
     for row, move, allowed in zip(report.prescription, moves, ranges, strict=True):
         line = Text.assemble(move, " " * (room - len(move.plain) + 3) if allowed or row.binding else "", allowed)
         if row.binding:
             line.append(f"{' ' * (max(map(len, ranges)) - len(allowed))}   bound by {row.binding}")
         table.add_row(Text(row.name, "bold"), Group(line, Text.assemble(row.reason, (_cited(row.source), "dim"))))
     nothing = all(row.change is Change.KEEP for row in report.prescription)
-    title = _title("What to change", "nothing" if nothing else "")
-    return [title, _indented(table), *(_indented(Text(note)) for note in report.prescription_notes)]
+    return [
+        title("What to change", "nothing" if nothing else ""),
+        indented(table),
+        *(indented(Text(note)) for note in report.prescription_notes),
+    ]
 
 
 def _move(row: PrescriptionRow) -> Text:
@@ -116,7 +119,7 @@ def _allowed(row: PrescriptionRow) -> str:
 def _findings(report: DigestedReport) -> list[RenderableType]:
     if not report.findings:
         return []
-    return [_title("Why"), *(_indented(_finding(row)) for row in report.findings)]
+    return [title("Why"), *(indented(_finding(row)) for row in report.findings)]
 
 
 def _finding(row: FindingRow) -> Table:
@@ -124,11 +127,11 @@ def _finding(row: FindingRow) -> Table:
     from rich.console import Group
     from rich.text import Text
 
-    style = _SEVERITY_STYLES[row.severity]
+    style = SEVERITY_STYLES[row.severity]
     message = Text.assemble((f"{row.headline}: ", f"bold {style}"), row.message)
     numbers = " · ".join([*(f"{name} {value}" for name, value in row.numbers), row.source])
-    table = _grid(2, gap=1)
-    table.add_row(Text(_ICONS[row.severity], f"bold {style}"), Group(message, Text(numbers, "dim")))
+    table = grid(2, gap=1)
+    table.add_row(Text(ICONS[row.severity], f"bold {style}"), Group(message, Text(numbers, "dim")))
     return table
 
 
@@ -137,16 +140,16 @@ def _evidence(report: DigestedReport) -> list[RenderableType]:
 
     if not report.evidence:
         return []
-    table = _grid(4)
+    table = grid(4)
     table.columns[1].justify = "right"
     for row in report.evidence:
         mark = " °" if row.sampling_unknown else ""
         table.add_row(Text(row.label), Text(row.value, "bold"), Text(row.error + mark, "dim"), Text(row.note))
     notes = [f"° {note}" if index == 0 and _has_mark(report) else note for index, note in enumerate(report.footnotes)]
-    padded = [_indented(Text(note, "dim")) for note in notes]
+    padded = [indented(Text(note, "dim")) for note in notes]
     return [
-        _title("Evidence", "± numerical bound plus two standard errors"),
-        _indented(table),
+        title("Evidence", "± numerical bound plus two standard errors"),
+        indented(table),
         *padded,
     ]
 
@@ -167,9 +170,8 @@ def _spectrum(model: SpectrumModel, width: int) -> list[RenderableType]:
     below = draw_labels(model, columns, (MarkKind.BOTTOM, MarkKind.TOP))
     key = "═ reversed by SAM" if model.mark(MarkKind.THRESHOLD) else ""
     pad = " " * _INDENT
-    title = _title("Hessian spectrum", ", ".join(part for part in (model.scale, key) if part))
     return [
-        title,
+        title("Hessian spectrum", ", ".join(part for part in (model.scale, key) if part)),
         Text(pad + above, "dim"),
         axis,
         Text(pad + below),
@@ -186,7 +188,7 @@ def _settings(report: DigestedReport) -> list[RenderableType]:
     for said, rows in itertools.groupby(report.settings, key=_said):  # neighbours from one source share its mention
         line.append(" · " if line else "", style="dim").append(", ".join(f"{row.name} {row.value}" for row in rows))
         line.append(f" ({said})" if said else "", style="dim")
-    return [_title("Settings"), _indented(line)]
+    return [title("Settings"), indented(line)]
 
 
 def _said(row: SettingRow) -> str:
@@ -207,23 +209,26 @@ def _footer(report: DigestedReport) -> list[RenderableType]:
     return [Text(" · ".join(report.footer), "dim")] if report.footer else []
 
 
-def _title(title: str, remark: str = "") -> Text:
+def title(words: str, remark: str = "") -> Text:
+    """A section's title."""
     from rich.text import Text
 
-    return Text.assemble((title, "bold underline"), (f"  {remark}" if remark else "", "dim"))
+    return Text.assemble((words, "bold underline"), (f"  {remark}" if remark else "", "dim"))
 
 
 def _cited(source: str) -> str:
     return f" ({source})" if source else ""
 
 
-def _indented(content: RenderableType) -> RenderableType:
+def indented(content: RenderableType) -> RenderableType:
+    """What stands below a section's title."""
     from rich.padding import Padding
 
     return Padding(content, (0, 0, 0, _INDENT))
 
 
-def _grid(columns: int, *, gap: int = 2) -> Table:
+def grid(columns: int, *, gap: int = 2) -> Table:
+    """A table without lines."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, gap, 0, 0))

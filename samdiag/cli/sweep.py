@@ -1,0 +1,159 @@
+"""`samdiag sweep`: one checkpoint at many radii."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from samdiag.cli import flags
+from samdiag.cli.streams import (
+    ReportOutput,
+    complain,
+    progress_line,
+    reader_may_leave,
+    report_width,
+    say,
+    steady_streams,
+    wants_color,
+)
+from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+
+if TYPE_CHECKING:
+    from samdiag.sweep import Sweep
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def sweep(
+    context: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: .safetensors, .pt, .pth, .bin.")],
+    rho: Annotated[
+        str,
+        typer.Option("--rho", help="LOW:HIGH:log:COUNT, LOW:HIGH:lin:COUNT, or a list.", rich_help_panel=flags.SAM),
+    ] = "0.01:1:log:25",
+    variant: flags.Variant = None,
+    lr: flags.Lr = None,
+    momentum: flags.Momentum = None,
+    nesterov: flags.Nesterov = None,
+    dampening: flags.Dampening = None,
+    weight_decay: flags.WeightDecay = None,
+    weight_decay_in: flags.WeightDecayIn = None,
+    batch_size: flags.BatchSize = None,
+    micro_batch: flags.MicroBatch = None,
+    alpha: flags.Alpha = None,
+    eta_a: flags.EtaA = None,
+    model: flags.Model = None,
+    data: flags.Data = None,
+    loss: flags.Loss = None,
+    problem: flags.Problem = None,
+    config: flags.Config = None,
+    samples: flags.Samples = None,
+    seed: flags.Seed = None,
+    device: flags.Device = None,
+    dtype: flags.Dtype = None,
+    tol: flags.Tol = None,
+    num_eigenvalues: flags.NumEigenvalues = None,
+    mode: flags.Mode = None,
+    quick: Annotated[
+        bool,
+        flags.flag("--quick", help="One gradient a radius: verdicts without SAM's next steps.", panel=flags.LOOK),
+    ] = False,
+    format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
+    output: Annotated[
+        Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
+    ] = None,
+    plot: Annotated[
+        Path | None, flags.flag("--plot", help="Also draw it: a .png, .svg or .pdf file.", panel=flags.OUT)
+    ] = None,
+    quiet: flags.Quiet = 0,
+) -> None:
+    """What SAM would do from this checkpoint at many rho: dangerous intervals and the largest safe one.
+
+    One spectrum for all of them, and at each rho the gradient at x + e and SAM's next steps. Exit code 0: scanned,
+    whatever was found; 2: usage; 3: it could not be done; 130: interrupted.
+    """
+    steady_streams()
+    overrides = flags.said(context)
+    with reader_may_leave():
+        try:
+            if format not in ("text", "json"):
+                raise UsageError(f"--format {format!r} is unknown", "choose text or json")
+            if plot is not None:
+                _check_picture(plot)
+            sink = ReportOutput(output, [checkpoint])
+            try:
+                found = _scan(context, checkpoint, rho, overrides, config, quick, quiet)
+                code = _write(found, sink, format, output, plot, quiet or flags.quiet_variable())
+            finally:
+                sink.close()
+        except SamdiagError as error:
+            complain(error)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            say("samdiag: interrupted")
+            code = EXIT_INTERRUPTED
+    raise typer.Exit(code)
+
+
+def _scan(
+    context: typer.Context,
+    checkpoint: str,
+    rho: str,
+    overrides: dict[str, object],
+    config: str | None,
+    quick: bool,
+    quiet: int,
+) -> Sweep:
+    from samdiag import sweeping
+
+    radii = sweeping.parse_grid(rho)
+    shown = sys.stderr.isatty() and not quiet
+    with progress_line(shown) as progress, contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
+        return sweeping.sweep(
+            checkpoint,
+            radii,
+            overrides=overrides,
+            sources=flags.from_environment(context, overrides),
+            config=config,
+            quick=quick,
+            progress=progress,
+        )
+
+
+def _write(found: Sweep, sink: ReportOutput, format: str, output: Path | None, plot: Path | None, quiet: int) -> int:
+    """The report, the picture and a failure's two lines; the exit code."""
+    from samdiag.reports import sweep_text
+
+    failure = found.failure
+    if format == "json":
+        sink.write(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=True))
+    elif failure is None and (quiet < 2 or output is not None):
+        color = output is None and wants_color(sys.stdout)
+        sink.write(sweep_text.render(found, width=report_width(), color=color))
+    if failure is not None:
+        complain(UsageError(failure.what, failure.todo))
+        return failure.exit_code
+    if plot is not None:
+        from samdiag.reports import sweep_picture
+
+        try:
+            sweep_picture.draw(found, plot)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {plot}: {error.strerror or error}", "give --plot a file in a folder that is writable"
+            ) from error
+        say(f"picture: {plot}")
+    return EXIT_OK
+
+
+def _check_picture(plot: Path) -> None:
+    """Nothing, or UsageError before anything is measured."""
+    if plot.suffix.lower() not in PICTURES:
+        raise UsageError(f"--plot {plot} has no known kind of picture", f"end its name in {', '.join(PICTURES)}")
+    if not plot.absolute().parent.is_dir() or plot.is_dir():
+        raise UsageError(f"cannot write {plot}", "give --plot a file in a folder that exists")
