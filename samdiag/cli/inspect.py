@@ -126,6 +126,8 @@ def inspect_paths(
         try:
             if format not in REPORTS:
                 raise UsageError(f"--format {format!r} is unknown", f"choose {' or '.join(REPORTS)}")
+            if theory and format != "text":
+                raise UsageError("--theory is part of the text report only", "leave out --format, or --theory")
             if explain:
                 return _explain(paths, overrides, config, sources)
             return _Run(
@@ -221,13 +223,15 @@ class _Run:
             )
 
     def _write(self, sink: ReportOutput, diagnosis: Diagnosis) -> None:
-        from samdiag.reports import json_lines, text
+        from samdiag.reports import json_lines, text, theory
 
         if self.format == "json":
             sink.write(json_lines.render(diagnosis, indent=2 if len(self.paths) == 1 else None))
         elif diagnosis.failure is None:
             color = self.output is None and wants_color(sys.stdout)
             sink.write(text.render(diagnosis, width=report_width(), color=color))
+            if self.theory:
+                sink.write("\n" + theory.render(diagnosis, width=report_width(), color=color))
         if diagnosis.failure is not None:
             where = f"{diagnosis.checkpoint.path}: " if diagnosis.checkpoint else ""
             what = diagnosis.failure.what

@@ -81,3 +81,25 @@ def test_the_environment_has_no_say(variables: dict[str, str], color: bool, monk
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert text.render(diagnosis(), color=color) == before
+
+
+def test_the_papers_formulas_beside_the_corrected_ones() -> None:
+    """`--theory`: the drift at lambda_min as KIM Thm 2 prints it and as the update makes it."""
+    from dataclasses import replace
+
+    from samdiag.reports.theory import compare, render
+    from samdiag.types import Direction, Estimate
+
+    stuck = diagnosis()
+    assert stuck.measurements is not None
+    first = Direction(eigenvalue=Estimate(value=-2.0), effective_radius=0.4, noise=0.5)
+    lowest = first.eigenvalue
+    m = replace(stuck.measurements, bottom_directions=(first,), bottom_eigenvalues=(lowest,), lambda_min=lowest)
+    drift = next(row for row in compare(m) if row.name.startswith("drift"))
+    assert "Theorem 2" in drift.paper
+    assert drift.quoted == -2.0 * (1 - 0.8) ** 2
+    assert drift.corrected == -2.0 * (1 - 0.8)
+    assert "KIM Theorem 1" in render(replace(stuck, measurements=m), width=100, color=False)
+    well = replace(m, bottom_eigenvalues=(), top_eigenvalues=(Estimate(value=3.0),))
+    assert compare(well) == ()
+    assert "no negative eigenvalue" in render(replace(stuck, measurements=well), width=100, color=False)
