@@ -98,7 +98,7 @@ def test_the_papers_formulas_beside_the_corrected_ones() -> None:
     drift = next(row for row in compare(m) if row.name.startswith("drift"))
     assert "Theorem 2" in drift.paper
     assert drift.quoted == -2.0 * (1 - 0.8) ** 2
-    assert drift.corrected == -2.0 * (1 - 0.8)
+    assert drift.corrected == -2.0 * (1 - 0.8) + m.weight_decay
     assert "KIM Theorem 1" in render(replace(stuck, measurements=m), width=100, color=False)
     well = replace(m, bottom_eigenvalues=(), top_eigenvalues=(Estimate(value=3.0),))
     assert compare(well) == ()
