@@ -135,7 +135,12 @@ def _notes(s: Stages) -> tuple[str, ...]:
             f"{ready.ascent_batch}: the shifted gradient is that of all of them together; use more --samples"
         )
     if s.settings.variant == "gsam":
-        notes.append("gsam: fates of directions are SAM's; the orthogonal part that GSAM takes off is left out of them")
+        notes.append(
+            f"gsam with alpha = {s.settings.alpha:g}: fates of directions are SAM's; in simulation GSAM left none of "
+            "319 saddles that hold SAM, and stayed at some that SAM leaves (docs/theory.md A10)"
+        )
+    if s.settings.variant == "asam-samsung":
+        notes.append(f'asam-samsung with eta_a = {s.settings.eta_a:g}, on parameters named "weight"')
     if gap.grad_norm.low <= 0 < (gap.grad_norm.sampling_error or 0.0):
         notes.append(
             f"the gradient of these {ready.objective.num_samples} samples cannot be told from sampling noise: the two "
