@@ -20,6 +20,9 @@ def saddle_rho(
 
     With weight decay the kept rate is kappa(|lam_min| − wd), which gives (1 − kappa)(|lam| − wd)/lam².
 
+    Speaks of lam_min alone, for small steps: speed, not capture of every direction (`saddle.usam_window`). G is the
+    mean norm of the batches' gradients; it falls as training goes on, and the bound with it.
+
     Source: theory D1.
     """
     if lam_min**2 == 0:
@@ -28,16 +31,27 @@ def saddle_rho(
     return bound if grad_scale is None else bound * grad_scale
 
 
-def edge_rho(grad_scale: float | None, lam_max: float, lr: float, momentum: float, weight_decay: float = 0.0) -> float:
+def edge_rho(
+    grad_scale: float | None,
+    lam_max: float,
+    lr: float,
+    momentum: float,
+    weight_decay: float = 0.0,
+    *,
+    nesterov: bool = False,
+) -> float:
     """Largest rho below the edge of stability: G(2(1+gamma)/eta − lam_max − wd)/lam_max².
 
-    0 where the edge is passed without SAM.
+    Nesterov 2(1+gamma)/(1+2gamma) in place of 2(1+gamma). 0 where the edge is passed without SAM.
+
+    On a quadratic, with G held up by the noise or by other directions. Full-batch SAM along lam_max alone bounces at
+    every rho instead (`edge.bounce_amplitude`).
 
     Source: theory D1, with the weight decay of A1.
     """
     if lam_max <= 0 or lam_max**2 == 0:
         return math.inf
-    bound = max(stability_edge(momentum) / lr - lam_max - weight_decay, 0.0) / lam_max**2
+    bound = max(stability_edge(momentum, nesterov=nesterov) / lr - lam_max - weight_decay, 0.0) / lam_max**2
     return bound if grad_scale is None else bound * grad_scale
 
 
@@ -65,24 +79,34 @@ def freeing_batch_size(
     return without_replacement(noise_trace / bracket, population) if bracket > 0 else math.inf
 
 
-def matching_momentum(lam_min: float, mu: float, lr: float, momentum: float, weight_decay: float = 0.0) -> float | None:
+def matching_momentum(
+    lam_min: float, mu: float, lr: float, momentum: float, weight_decay: float = 0.0, *, nesterov: bool = False
+) -> float | None:
     """gamma* with which SAM leaves as fast as SGD with the present momentum; None when no gamma < 1 does.
 
-    gamma* = r0(1 − eta|mu|/(r0 − 1)), r0 SGD's escape factor (at lam + wd); infeasible for mu ≥ 0 or
-    eta|mu| ≤ (r0 − 1)²/r0.
+    Heavy ball: gamma* = r0(1 − eta|mu|/(r0 − 1)), infeasible for mu ≥ 0 or eta|mu| ≤ (r0 − 1)²/r0. Nesterov (both
+    optimisers), with s = 1 + eta|mu|: gamma* = r0(r0 − s)/(s(r0 − 1)), infeasible for eta|mu| ≤ (r0 − 1)²/(2r0 − 1).
+    r0 is SGD's escape factor (at lam + wd). Matches the growth per step, not the noise that starts it, and only along
+    lam_min; a gamma this close to 1 may be beyond `noise_momentum_cap`.
 
-    Source: theory D3.
+    Source: theory D3; (D) for Nesterov, the root r0 put into its characteristic polynomial.
     """
     if mu >= 0:
         return None
-    r0 = escape_factor(max(abs(lam_min) - weight_decay, 0.0), lr, momentum)
-    if r0 <= 1 or lr * abs(mu) <= (r0 - 1) ** 2 / r0:
+    r0 = escape_factor(max(abs(lam_min) - weight_decay, 0.0), lr, momentum, nesterov=nesterov)
+    pull = lr * abs(mu)
+    if r0 <= 1 or pull <= (r0 - 1) ** 2 / (2 * r0 - 1 if nesterov else r0):
         return None
-    return r0 * (1.0 - lr * abs(mu) / (r0 - 1.0))
+    if nesterov:
+        return r0 * (r0 - 1.0 - pull) / ((1.0 + pull) * (r0 - 1.0))
+    return r0 * (1.0 - pull / (r0 - 1.0))
 
 
 def noise_momentum_cap(momentum: float, batch_ratio: float = 1.0) -> float:
     """Largest gamma that keeps the noise temperature eta/(B(1−gamma)) within 4 times its present value, and ≤ 0.99.
+
+    The temperature is what sets the stationary spread along positive curvature (`diffusion.stationary_variance`, small
+    steps), for Nesterov too. The factor 4 is a choice.
 
     Args:
         momentum: the present gamma.

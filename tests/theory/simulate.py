@@ -29,13 +29,24 @@ def heavy_ball(
     return x
 
 
-def trajectory(gradient: Gradient, x: Array, *, lr: float, momentum: float = 0.0, steps: int) -> Array:
-    """[steps + 1, ...] every point of `heavy_ball`."""
-    x, v = np.array(x, dtype=float), np.zeros_like(x, dtype=float)
+def trajectory(
+    gradient: Gradient,
+    x: Array,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    steps: int,
+    nesterov: bool = False,
+    velocity: Array | float = 0.0,
+) -> Array:
+    """[steps + 1, ...] every point of `heavy_ball`, here also with a velocity to start from."""
+    x = np.array(x, dtype=float)
+    v = np.zeros_like(x) + velocity
     points = [x]
     for _ in range(steps):
-        v = momentum * v + gradient(x)
-        x = x - lr * v
+        g = gradient(x)
+        v = momentum * v + g
+        x = x - lr * (g + momentum * v if nesterov else v)
         points.append(x)
     return np.array(points)
 

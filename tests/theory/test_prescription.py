@@ -46,22 +46,30 @@ def test_saddle_rho_is_zero_where_decay_alone_holds() -> None:
     assert growth(-0.3, 0.0, 0.01, 0.0, 0.31) < 0
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_edge_rho_is_the_last_stable_one(momentum: float) -> None:
+def test_edge_rho_is_the_last_stable_one(momentum: float, nesterov: bool) -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
-        lam, lr = float(rng.uniform(0.5, 5)), float(rng.uniform(0.02, 0.3))
-        bound = edge_rho(None, lam, lr, momentum)
+        lam, lr = float(rng.uniform(0.5, 5)), float(rng.uniform(0.02, 0.25))
+        bound = edge_rho(None, lam, lr, momentum, nesterov=nesterov)
+        if bound == 0:
+            assert lr * lam >= stability_edge(momentum, nesterov=nesterov)
+            continue
         for share, grows in ((0.97, False), (1.03, True)):
             update = usam(np.array([lam]), share * bound)
+            run = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
             with np.errstate(all="ignore"):
-                early, late = (
-                    abs(heavy_ball(update, np.array([1.0]), lr=lr, momentum=momentum, steps=n)[0]) for n in (1000, 1500)
-                )
+                peaks = [
+                    max(abs(heavy_ball(update, np.array([1.0]), steps=n + k, **run)[0]) for k in range(3))
+                    for n in (400, 700)
+                ]
+            early, late = peaks
             assert (not late < early) is grows
-        assert edge_rho(0.5, lam, lr, momentum) == pytest.approx(0.5 * bound)
-    assert edge_rho(None, 10.0, 2 * stability_edge(momentum) / 10.0, momentum) == 0.0
-    assert edge_rho(None, -1.0, 0.1, momentum) == math.inf
+        assert edge_rho(0.5, lam, lr, momentum, nesterov=nesterov) == pytest.approx(0.5 * bound)
+    edge = stability_edge(momentum, nesterov=nesterov)
+    assert edge_rho(None, 10.0, 2 * edge / 10.0, momentum, nesterov=nesterov) == 0.0
+    assert edge_rho(None, -1.0, 0.1, momentum, nesterov=nesterov) == math.inf
 
 
 @pytest.mark.parametrize("bound", [lambda v: edge_rho(1.0, v, 0.1, 0.0), lambda v: saddle_rho(1.0, -v)])
@@ -96,7 +104,8 @@ def test_freeing_batch_size_keeps_half_the_escape_rate_in_noisy_sam() -> None:
     assert freeing_batch_size(1.0, 0.1, -1.0, 0.3) == math.inf
 
 
-def test_matching_momentum_restores_the_escape_factor() -> None:
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_matching_momentum_restores_the_escape_factor(nesterov: bool) -> None:
     rng = np.random.default_rng(2)
     feasible = 0
     for _ in range(60):
@@ -106,39 +115,46 @@ def test_matching_momentum_restores_the_escape_factor() -> None:
             float(rng.choice([0.0, 0.5, 0.9])),
         )
         mu = shifted_eigenvalue(lam, float(rng.uniform(0, 1.2 / abs(lam))))
-        gamma = matching_momentum(lam, mu, lr, momentum)
+        gamma = matching_momentum(lam, mu, lr, momentum, nesterov=nesterov)
         if gamma is None:
             continue
         feasible += 1
         assert momentum - 1e-12 <= gamma < 1
 
         def late_growth(curvature: float, g: float, lr: float = lr) -> float:
-            early, late = (
-                heavy_ball(lambda x: curvature * x, np.array([1.0]), lr=lr, momentum=g, steps=n)[0] for n in (900, 1000)
-            )
+            run = {"lr": lr, "momentum": g, "nesterov": nesterov}
+            early, late = (heavy_ball(lambda x: curvature * x, np.array([1.0]), steps=n, **run)[0] for n in (900, 1000))
             return math.log(late / early)
 
         assert late_growth(mu, gamma) == pytest.approx(late_growth(lam, momentum), rel=5e-3)
     assert feasible > 20
 
 
-def test_matching_momentum_is_none_exactly_where_no_momentum_suffices() -> None:
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_matching_momentum_is_none_exactly_where_no_momentum_suffices(nesterov: bool) -> None:
     rng = np.random.default_rng(3)
-    grid = np.linspace(0, 0.9999, 500)
+    grid = [*np.linspace(0, 0.9, 10), 0.99, 0.999, 0.9999]
     outcomes = set()
-    for _ in range(300):
+
+    def growth(mu: float, lr: float, g: float) -> float:
+        """Larger root of the characteristic polynomial."""
+        pull = 1 - lr * mu
+        coefficients = [1, -(1 + g) * pull, g * pull] if nesterov else [1, -(g + pull), g]
+        return float(np.roots(coefficients).real.max())
+
+    for _ in range(120):
         lam, lr, momentum = -1.0, float(rng.uniform(0.01, 0.3)), float(rng.choice([0.0, 0.5, 0.9]))
         mu = -float(10 ** rng.uniform(-5, 0))
-        wanted = np.roots([1, -(1 + momentum + lr), momentum]).max()
-        reachable = max((a + math.sqrt(a * a - 4 * g)) / 2 for g, a in zip(grid, 1 + grid - lr * mu, strict=True))
+        wanted = growth(lam, lr, momentum)
+        reachable = max(growth(mu, lr, float(g)) for g in grid)
         if abs(reachable - wanted) < 1e-3 * (wanted - 1):
             continue
         outcomes.add(reachable > wanted)
-        assert (matching_momentum(lam, mu, lr, momentum) is not None) == (reachable > wanted)
+        assert (matching_momentum(lam, mu, lr, momentum, nesterov=nesterov) is not None) == (reachable > wanted)
     assert outcomes == {True, False}
-    assert matching_momentum(-1.0, 0.0, 0.1, 0.9) is None
-    assert matching_momentum(-1.0, 0.3, 0.1, 0.9) is None
-    assert matching_momentum(-1.0, -1.0, 0.1, 0.9) == pytest.approx(0.9)
+    assert matching_momentum(-1.0, 0.0, 0.1, 0.9, nesterov=nesterov) is None
+    assert matching_momentum(-1.0, 0.3, 0.1, 0.9, nesterov=nesterov) is None
+    assert matching_momentum(-1.0, -1.0, 0.1, 0.9, nesterov=nesterov) == pytest.approx(0.9)
 
 
 def test_noise_momentum_cap_keeps_the_temperature() -> None:
