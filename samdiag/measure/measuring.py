@@ -12,6 +12,7 @@ from samdiag.curvature.batches import count_samples
 from samdiag.curvature.self_check import CheckResult, check_products
 from samdiag.measure.ascent import Rule, rule_of
 from samdiag.measure.batch_update import FEWEST, MeasuredUpdate, mean_radius, measure_batch_update, training_groups
+from samdiag.measure.forecast import forecast
 from samdiag.measure.gap import Gap, measure_gap
 from samdiag.measure.lookahead import Lookahead, Steps, follow, look_ahead
 from samdiag.measure.opening import Opened, opened
@@ -218,6 +219,7 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
             update=update,
             jacobian=jacobian,
             opinion=opinion,
+            forecast=forecast(objective, spectrum, near.gap, near.settings, base.ready),
         )
     )
 

@@ -18,7 +18,7 @@ from samdiag.measure.sam_jacobian import SamJacobian
 from samdiag.measure.scale import Scale
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import BOUND_PROBABILITY, ROUNDING, Spectrum
-from samdiag.types import Direction, Estimate, Measurements, SecondOpinion
+from samdiag.types import Direction, Estimate, Forecast, Measurements, SecondOpinion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class Stages:
     update: MeasuredUpdate | None
     jacobian: SamJacobian | None
     opinion: SecondOpinion | None
+    forecast: Forecast | None
 
 
 def record(s: Stages) -> Measurements:
@@ -122,6 +123,7 @@ def _curvature(s: Stages) -> dict[str, Any]:
         "spectrum_complete": spectrum.complete,
         "jacobian_eigenvalues": s.jacobian.eigenvalues if s.jacobian else None,
         "jacobian_zero": s.jacobian.zero if s.jacobian else None,
+        "forecast": s.forecast,
         "largest_multiplier": s.jacobian.multiplier if s.jacobian else None,
     }
 

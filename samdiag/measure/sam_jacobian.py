@@ -18,10 +18,11 @@ from samdiag.measure.gap import Gap
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import measure_spectrum
 from samdiag.theory.edge import largest_multiplier
+from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.types import Estimate
 
 JACOBIAN_EIGENVALUES = 10  # per end of H+; what lies between is small against both ends
-ZERO_MODE = 1e-5  # of the largest modulus: float32 products resolve no finer
+ZERO_MODE = 1e-5  # of the largest modulus: float32 products resolve no finer; see also `_zero`
 DENSE = 64  # parameters up to which every column of J is computed: two products each
 ARNOLDI_PRODUCTS = 120  # two spectra of the reference networks
 
@@ -127,13 +128,27 @@ def measure_jacobian(
         values, errors, route = found.values, found.residuals, "arnoldi"
     largest = max((abs(v) for v in values), default=0.0)
     order = sorted(range(len(values)), key=lambda i: -abs(values[i]))
-    zero = ZERO_MODE * largest
+    zero = _zero(gap, largest, decay)
     return SamJacobian(
         eigenvalues=tuple((values[i].real, values[i].imag) for i in order),
         zero=zero,
         multiplier=_multiplier(values, errors, zero, settings),
         route=route,
     )
+
+
+def _zero(gap: Gap, largest: float, weight_decay: float) -> float:
+    """The modulus up to which an eigenvalue of J is a zero mode.
+
+    Zero modes come from a manifold of critical points through x+. A run that has not yet settled is beside it, where
+    they are of the order of the residual over a length; the length is |e|, over which the gradient turns round.
+
+    Source: theory B3; 2 of 4 hallucinated tanh networks with |g+| > 1e-5 would read as repelling without it.
+    """
+    residual = float(torch.linalg.vector_norm(gap.there.gradient + weight_decay * gap.here.x))
+    length = float(torch.linalg.vector_norm(gap.ascent.displacement))
+    vanishing = length > 0 and residual < SIGNATURE_RATIO * gap.here.norm
+    return max(ZERO_MODE * largest, residual / length if vanishing else 0.0)
 
 
 def _reduced(objective: Objective, gap: Gap, settings: MeasureSettings) -> list[complex]:
