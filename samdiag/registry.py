@@ -53,6 +53,12 @@ CATALOG_MODELS: dict[str, dict[str, str]] = {
         "saddle": "samdiag.gallery.functions:saddle_model",
         "edge": "samdiag.gallery.functions:edge_model",
         "toy-network": "samdiag.gallery.toy:ToyNetwork",
+        "cosine": "samdiag.gallery.hallucination:cosine_model",
+        "double-well": "samdiag.gallery.hallucination:double_well_model",
+        "ring": "samdiag.gallery.hallucination:ring_model",
+        "sine": "samdiag.gallery.hallucination:sine_model",
+        "two-wells": "samdiag.gallery.hallucination:two_wells_model",
+        "tanh-network": "samdiag.gallery.tanh_network_model:network",
     },
 }
 CATALOG_DATA: dict[str, dict[str, str]] = {
@@ -62,6 +68,12 @@ CATALOG_DATA: dict[str, dict[str, str]] = {
         "saddle": "samdiag.gallery.functions:no_data",
         "edge": "samdiag.gallery.functions:no_data",
         "toy-network": "samdiag.gallery.toy:dataset",
+        "cosine": "samdiag.gallery.functions:no_data",
+        "double-well": "samdiag.gallery.functions:no_data",
+        "ring": "samdiag.gallery.functions:no_data",
+        "sine": "samdiag.gallery.functions:no_data",
+        "two-wells": "samdiag.gallery.functions:no_data",
+        "tanh-network": "samdiag.gallery.tanh_network_model:dataset",
     },
 }
 
@@ -71,6 +83,12 @@ PROBLEMS: dict[str, str] = {
     "saddle": "samdiag.gallery.functions:saddle",
     "edge": "samdiag.gallery.functions:edge",
     "toy_network": "samdiag.gallery.toy:toy_network",
+    "cosine": "samdiag.gallery.hallucination:cosine",
+    "double_well": "samdiag.gallery.hallucination:double_well",
+    "ring": "samdiag.gallery.hallucination:ring",
+    "sine": "samdiag.gallery.hallucination:sine",
+    "two_wells": "samdiag.gallery.hallucination:two_wells",
+    "tanh_network": "samdiag.gallery.tanh_network:tanh_network",
     "digits": "samdiag.gallery.digits_runs:digits",
 }
 

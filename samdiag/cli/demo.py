@@ -1,7 +1,9 @@
-"""`samdiag demo`: trains a healthy and a stuck network in seconds and inspects both."""
+"""`samdiag demo`: the papers' own experiments, run now, beside what they published and what theory expects."""
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,119 +12,264 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from samdiag.cli.inspect import inspect_paths
-from samdiag.cli.streams import complain, say
-from samdiag.errors import SamdiagError, UsageError
+from samdiag.cli.streams import (
+    complain,
+    reader_may_leave,
+    report_width,
+    say,
+    steady_streams,
+    wants_color,
+)
+from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+from samdiag.registry import DEMOS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from rich.console import RenderableType
+    from rich.text import Text
 
-    from samdiag.gallery.training import Recipe
+    from samdiag.gallery.experiment import Experiment, Outcome, Row
 
-LINE_EVERY = 100  # steps between plain progress lines, where there is no terminal to draw on
+FORMATS = ("text", "json")
+GAP = 2  # blanks between columns
+MARKS = {True: ("✔ yes", "green"), False: ("✖ no", "red"), None: ("", "")}
 
-demo = typer.Typer(no_args_is_help=True, help="Train small networks with SAM and inspect them.")
+demo = typer.Typer(
+    invoke_without_command=True,
+    subcommand_metavar="",
+    context_settings={"allow_interspersed_args": True},  # options may follow NAME
+)
 
 
 @demo.callback()
-def _root() -> None:
-    """Train small networks with SAM and inspect them."""
-
-
-@demo.command()
-def digits(
-    out: Annotated[Path, typer.Option("--out", help="Folder for healthy.safetensors and stuck.safetensors.")] = Path(
-        "demo"
-    ),
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
+def run_demo(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help=f"{', '.join(DEMOS)}. Without a name they are listed.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for pictures and checkpoints.  [default: demo/NAME]")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of whatever the experiment draws at random.")] = 0,
+    format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
 ) -> None:
-    """Train one healthy and one stuck network on 8×8 digits, then inspect both.
+    """Run one of the papers' experiments: published, expected and measured numbers side by side, and the picture.
 
-    Exit code 0 when both were inspected, whatever was found.
+    Exit code 0: every row with an expectation agrees; 1: one does not; 2: usage; 3: a checkpoint could not be examined;
+    130: interrupted.
     """
-    try:
-        paths = train_demo(out, seed=seed)
-    except SamdiagError as error:
-        complain(error)
-        raise typer.Exit(error.exit_code) from None
-    raise typer.Exit(inspect_paths([str(path) for path in paths], overrides={"gate.fail_on": ["never"]}))
+    steady_streams()
+    with reader_may_leave():
+        try:
+            _check_format(format)
+            if name is None:
+                _write(_list(format))
+                code = EXIT_OK
+            else:
+                code = _run(_found(name), out, seed, format)
+        except SamdiagError as error:
+            complain(error)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            say("samdiag: interrupted")
+            code = EXIT_INTERRUPTED
+    raise typer.Exit(code)
 
 
-def train_demo(out: Path, *, seed: int = 0) -> list[Path]:
-    """The stamped `healthy.safetensors` and `stuck.safetensors` in `out`, trained now; older ones are replaced.
+def perform(name: str, out: Path, *, seed: int = 0) -> Outcome:
+    """The outcome of the demo called `name`, its files written to `out`, which is made.
 
     Raises:
-        UsageError: `out` cannot be written.
+        UsageError: there is no such demo, or `out` cannot be written.
+        SamdiagError: whatever the demo itself raises.
     """
-    from samdiag.gallery.digits_runs import RUNS
-
+    experiment = _found(name)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return [_train_one(name, recipe, out / f"{name}.safetensors", seed) for name, recipe in RUNS.items()]
+        with _telling(experiment.name) as tell:
+            return experiment.run(out, seed, tell)
     except OSError as error:
-        raise UsageError(
-            f"cannot write to {out}: {error.strerror or error}", "give another folder with --out"
-        ) from error
+        what = f"cannot write to {out}: {error.strerror or error}"
+        raise UsageError(what, "give another folder with --out") from error
 
 
-def _train_one(name: str, recipe: Recipe, path: Path, seed: int) -> Path:
-    from samdiag.gallery.digits import dataset
-    from samdiag.gallery.digits_runs import fresh_model
-    from samdiag.gallery.training import evaluate, one_thread, train
-
-    data, model = dataset(), fresh_model(seed)
-    with one_thread(), _progress(name, recipe) as advance:
-        for record in train(model, data, recipe):
-            advance(record.step, record.loss)
-    loss, accuracy = evaluate(model, data)
-    _save(model, recipe, path, len(data))
-    say(f"{name}: rho {recipe.rho:g}, {recipe.steps} steps → loss {loss:.4f}, accuracy {accuracy:.1%}, saved to {path}")
-    return path
+def _run(experiment: Experiment, out: Path | None, seed: int, format: str) -> int:
+    folder = out or Path("demo") / experiment.name
+    outcome = perform(experiment.name, folder, seed=seed)
+    if format == "json":
+        _write(json.dumps(as_dict(experiment, outcome, seed), indent=2, ensure_ascii=False))
+    else:
+        _write(render(experiment, outcome, width=report_width(), color=wants_color(sys.stdout)))
+    return EXIT_OK if agrees(outcome) else EXIT_FINDING
 
 
-def _save(model: nn.Module, recipe: Recipe, path: Path, num_samples: int) -> None:
-    """Writes the weights and says in the file what they belong to."""
-    from safetensors.torch import save
+def agrees(outcome: Outcome) -> bool:
+    """Whether every row with an expectation agrees."""
+    return False not in [_said(row) for row in outcome.rows]
 
-    from samdiag.gallery.digits_runs import MODEL_ARGS
-    from samdiag.spec.stamp import stamp
 
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder", "give another folder with --out")
-    path.write_bytes(save({key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}))
-    stamp(
-        path,
-        model={"gallery": "digits-mlp", "args": dict(MODEL_ARGS)},
-        data={"gallery": "digits"},
-        loss="cross_entropy",
-        rho=recipe.rho,
-        variant=recipe.variant,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        batch_size=recipe.batch_size or num_samples,  # full batch
+def _said(row: Row) -> bool | None:
+    """`row.agrees` as Python's own bool: numpy's is neither `True` nor JSON."""
+    return None if row.agrees is None else bool(row.agrees)
+
+
+def as_dict(experiment: Experiment, outcome: Outcome, seed: int) -> dict[str, object]:
+    """The outcome as plain data, for --format json."""
+    from dataclasses import asdict
+
+    return {
+        "format_version": 1,
+        "demo": experiment.name,
+        "title": experiment.title,
+        "source": experiment.source,
+        "seed": seed,
+        "agrees": agrees(outcome),
+        "rows": [{**asdict(row), "agrees": _said(row)} for row in outcome.rows],
+        "remarks": list(outcome.remarks),
+        "pictures": [str(path) for path in outcome.pictures],
+        "checkpoints": [str(path) for path in outcome.checkpoints],
+    }
+
+
+def render(experiment: Experiment, outcome: Outcome, *, width: int, color: bool) -> str:
+    """The outcome as text, at most `width` columns wide where paths allow it, without a final newline."""
+    from samdiag.reports import text
+    from samdiag.reports.canvas import draw
+
+    parts = [text.render(diagnosis, width=width, color=color) for diagnosis in outcome.diagnoses]
+    parts.append(draw(*_head(experiment, outcome), width=width, color=color))
+    parts.append(draw(_table(outcome.rows, width), width=width, color=color))
+    if outcome.remarks:
+        parts.append(draw(*(_item(remark) for remark in outcome.remarks), width=width, color=color))
+    parts.append(draw(*_files(outcome), width=width, color=color, soft_wrap=True))
+    return "\n\n".join(parts)
+
+
+def _head(experiment: Experiment, outcome: Outcome) -> list[RenderableType]:
+    from samdiag.reports.canvas import text
+
+    asked = [said for said in map(_said, outcome.rows) if said is not None]
+    right, good = sum(asked), all(asked)
+    line = text(f"{'✔' if good else '✖'} {right} of {len(asked)} agree", f"bold {'green' if good else 'red'}")
+    return [text(experiment.title, "bold"), line, text(experiment.source, "dim")]
+
+
+def _table(rows: tuple[Row, ...], width: int) -> RenderableType:
+    """published | expected | measured | agrees; a column that no row fills is left out."""
+    from rich.table import Table
+
+    from samdiag.reports.canvas import text
+
+    table = Table(box=None, padding=(0, GAP, 0, 0), show_edge=False, header_style="bold underline")
+    columns: dict[str, Callable[[Row], Text]] = {
+        "quantity": lambda row: text(row.quantity),
+        "published": lambda row: text(row.published, "dim"),
+        "expected": _expected,
+        "measured": lambda row: text(row.measured, "bold"),
+        "agrees": lambda row: text(*MARKS[_said(row)]),
+    }
+    shown = {name: cell for name, cell in columns.items() if any(cell(row).plain for row in rows)}
+    cells = [[cell(row) for cell in shown.values()] for row in rows]
+    texts = [[name, *(row[i].plain for row in cells)] for i, name in enumerate(shown)]
+    for name, wide in zip(shown, _fitted(texts, width - GAP * len(shown)), strict=True):
+        table.add_column(name, overflow="fold", width=wide)
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def _fitted(columns: list[list[str]], room: int) -> list[int]:
+    """Column widths that sum to `room` at most, taken from the widest; words are broken only as a last resort."""
+    widths = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for text in column for word in text.split(" ")) for column in columns]
+    while sum(widths) > room and max(widths) > 1:
+        spare = [wide if wide > word else 0 for wide, word in zip(widths, words, strict=True)]
+        chosen = spare if any(spare) else widths
+        widths[chosen.index(max(chosen))] -= 1
+    return widths
+
+
+def _expected(row: Row) -> Text:
+    """What was expected and, where there is room for error, how much."""
+    from rich.text import Text
+
+    return Text.assemble(row.expected, (f" {row.tolerance}" if row.tolerance.startswith("±") else "", "dim"))
+
+
+def _item(remark: str) -> RenderableType:
+    from rich.table import Table
+
+    from samdiag.reports.canvas import text
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row(text("·"), text(remark))
+    return grid
+
+
+def _files(outcome: Outcome) -> list[RenderableType]:
+    from samdiag.reports.canvas import text
+    from samdiag.reports.escape import printable
+
+    lines = [text(f"picture     {printable(path)}") for path in outcome.pictures]
+    lines += [text(f"checkpoint  {printable(path)}") for path in outcome.checkpoints]
+    if outcome.checkpoints:
+        names = " ".join(printable(shlex.quote(str(path))) for path in outcome.checkpoints)
+        lines.append(text(f"look closer: samdiag inspect {names}", "dim"))
+    return list(lines)
+
+
+def _list(format: str) -> str:
+    """All demos, one line each."""
+    from samdiag.reports.canvas import draw, text
+
+    found = [_found(name) for name in DEMOS]
+    if format == "json":
+        entries = [{"demo": each.name, "title": each.title, "source": each.source} for each in found]
+        return json.dumps(entries, indent=2, ensure_ascii=False)
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for each in found:
+        grid.add_row(text(each.name, "bold"), text(each.title))
+    return draw(
+        grid, text("\nsamdiag demo NAME runs one of them.", "dim"), width=report_width(), color=wants_color(sys.stdout)
     )
+
+
+def _found(name: str) -> Experiment:
+    """The experiment called `name`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in DEMOS:
+        from samdiag.quoting import quoted
+        from samdiag.spec.parsing import did_you_mean
+
+        what = f"there is no demo named {quoted(name)}{did_you_mean(name, DEMOS)}"
+        raise UsageError(what, f"choose one of: {', '.join(DEMOS)}")
+    from samdiag.registry import load
+
+    experiment: Experiment = load(DEMOS[name])
+    return experiment
+
+
+def _check_format(format: str) -> None:
+    if format not in FORMATS:
+        raise UsageError(f"--format {format!r} is unknown", f"choose {' or '.join(FORMATS)}")
 
 
 @contextmanager
-def _progress(name: str, recipe: Recipe) -> Iterator[Callable[[int, float], None]]:
-    """A function of (step, loss) that shows how far training is: a bar on a terminal, else a line now and then."""
+def _telling(name: str) -> Iterator[Callable[[str], None]]:
+    """What takes a line of progress: beside a spinner on a terminal, else on stderr."""
     if not sys.stderr.isatty():
-        yield lambda step, loss: _line(name, recipe, step, loss)
+        yield say
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.text import Text
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"{name} (rho {recipe.rho:g})", total=recipe.steps, loss="")
-        yield lambda step, loss: bar.update(task, completed=step, loss=f"{loss:.4f}")
+    with Console(stderr=True).status(Text(name), spinner="dots") as status:
+        yield lambda line: status.update(Text(line))
 
 
-def _line(name: str, recipe: Recipe, step: int, loss: float) -> None:
-    if step % LINE_EVERY == 0:
-        say(f"{name}: step {step} of {recipe.steps}, loss {loss:.4f}")
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -17,14 +17,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from samdiag.gallery.digits import mlp
+from samdiag.gallery.digits import dataset, mlp
 from samdiag.gallery.training import Recipe
+from samdiag.types import Problem
 
 STEPS = 500  # the healthy run has 97 % of the digits right by then, and both take about a second
 LR = 0.2  # large enough to train in 500 steps; at 0.5 the healthy run would bounce between the walls of a ravine
 RHO_HEALTHY = 0.05  # the default of the SAM paper
+NUM_BATCHES = 8  # of the problem: enough to estimate gradient noise from
 RHO_STUCK = 2.0  # the usual rho of adaptive SAM, here without the adaptive scaling
 
 RUNS: Mapping[str, Recipe] = {
@@ -39,3 +42,22 @@ def fresh_model(seed: int = 0) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return mlp(hidden=32, activation="tanh")
+
+
+def digits() -> Problem:
+    """The digits network, untrained, on all 1797 digits in 8 batches as a problem; its loss never goes below 0."""
+    data = dataset()
+    inputs, targets = data.tensors
+    return Problem(
+        model=fresh_model(),
+        loss=_cross_entropy,
+        batches=list(zip(inputs.chunk(NUM_BATCHES), targets.chunk(NUM_BATCHES), strict=True)),
+        population=len(data),
+        loss_lower_bound=0.0,
+        batch_size_is_training=False,
+    )
+
+
+def _cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    inputs, targets = batch
+    return functional.cross_entropy(model(inputs), targets)

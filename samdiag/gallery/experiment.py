@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from samdiag.types import Diagnosis
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -37,12 +39,14 @@ class Outcome:
         pictures: files written.
         checkpoints: stamped files that `samdiag inspect` takes without further words.
         remarks: what a reader should know, a sentence each.
+        diagnoses: of checkpoints whose whole report the command prints as well.
     """
 
     rows: tuple[Row, ...]
     pictures: tuple[Path, ...] = ()
     checkpoints: tuple[Path, ...] = ()
     remarks: tuple[str, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
 
 
 Tell = Callable[[str], None]  # one line of progress
