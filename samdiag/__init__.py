@@ -37,10 +37,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'samdiag' has no attribute {name!r}")
     import importlib
 
+    if name == "gallery":
+        return importlib.import_module("samdiag.gallery")
+    if name not in _HOME:
+        raise AttributeError(f"module 'samdiag' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

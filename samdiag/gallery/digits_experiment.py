@@ -16,8 +16,8 @@ from samdiag.gallery.digits import NUM_CLASSES, dataset
 from samdiag.gallery.digits_runs import LR, MODEL_ARGS, RUNS, fresh_model
 from samdiag.gallery.endpoints import inspected, save_weights, verdict_row
 from samdiag.gallery.experiment import Experiment, Outcome, Row, Tell
-from samdiag.pictures import FAINT, GD, SAM, THEORY, THIRD, Sheet, sheet
 from samdiag.gallery.training import Recipe, Record, evaluate, one_thread, train
+from samdiag.pictures import FAINT, GD, SAM, THEORY, THIRD, Sheet, sheet
 from samdiag.reports.numbers import number
 from samdiag.types import Diagnosis
 

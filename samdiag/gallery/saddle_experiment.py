@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from samdiag.gallery.comparing import compared, happened
 from samdiag.gallery.dynamics import Array, Variant, narrowed, quadratic, run, steps, zero_crossing
 from samdiag.gallery.experiment import Experiment, Outcome, Row, Tell
-from samdiag.pictures import FAINT, GD, SAM, THEORY, THIRD, Sheet, sheet
 from samdiag.gallery.separatrix import capture_radius
+from samdiag.pictures import FAINT, GD, SAM, THEORY, THIRD, Sheet, sheet
 from samdiag.theory.edge import bounce_amplitude
 from samdiag.theory.saddle import critical_batch_size
 

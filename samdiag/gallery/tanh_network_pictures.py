@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from samdiag.gallery.dynamics import Array
-from samdiag.pictures import FAINT, FOURTH, GD, SAM, THEORY, THIRD, sheet
 from samdiag.gallery.tanh_network_runs import Run
 from samdiag.gallery.tanh_network_study import LR, SHOWN, WARM, Study
+from samdiag.pictures import FAINT, FOURTH, GD, SAM, THEORY, THIRD, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

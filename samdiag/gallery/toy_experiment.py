@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from samdiag.gallery.comparing import compared
 from samdiag.gallery.dynamics import Array, Gradient, run, zero_crossing
 from samdiag.gallery.experiment import Experiment, Outcome, Row, Tell
-from samdiag.pictures import GD, SAM, THEORY, Sheet, sheet
 from samdiag.gallery.separatrix import captured_share, separatrix
+from samdiag.pictures import GD, SAM, THEORY, Sheet, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
