@@ -46,7 +46,7 @@ def run_demo(
         str | None, typer.Argument(metavar="NAME", help=f"{', '.join(DEMOS)}. Without a name they are listed.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for pictures and checkpoints.  [default: demo/NAME]")
+        Path | None, typer.Option("--out", help="Folder for pictures and checkpoints. (default: demo/NAME)")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of whatever the experiment draws at random.")] = 0,
     format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -23,66 +26,62 @@ def flag(*names: str, help: str, panel: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, envvar=f"SAMDIAG_{long}", **more)
 
 
-Variant = Annotated[
-    str | None, flag("--variant", help="sam, usam, asam, asam-samsung or gsam.  [default: sam]", panel=SAM)
-]
-Lr = Annotated[float | None, flag("--lr", help="Learning rate.", panel=SAM)]
-Momentum = Annotated[float | None, flag("--momentum", help="Momentum, as in torch.optim.SGD.  [default: 0]", panel=SAM)]
-Nesterov = Annotated[
-    bool | None, flag("--nesterov/--no-nesterov", help="Nesterov's momentum.  [default: heavy ball]", panel=SAM)
-]
-Dampening = Annotated[
-    float | None,
-    flag("--dampening", help="Of the momentum; equal to it: an average (EMA).  [default: 0]", panel=SAM),
-]
-WeightDecay = Annotated[float | None, flag("--weight-decay", help="Weight decay.  [default: 0]", panel=SAM)]
-WeightDecayIn = Annotated[
-    str | None,
-    flag("--weight-decay-in", help="update, as optimizers apply it, or objective.  [default: update]", panel=SAM),
-]
-BatchSize = Annotated[
-    int | None,
-    flag(
-        "--batch-size",
-        help="Training batch size.  [default: that of your own batches; a Dataset: full batch]",
-        panel=SAM,
-    ),
-]
-MicroBatch = Annotated[
-    int | None,
-    flag("--micro-batch", help="Samples behind one ascent gradient (m-SAM).  [default: the batch]", panel=SAM),
-]
-Alpha = Annotated[float | None, flag("--alpha", help="gsam: share of the orthogonal part.  [default: 0.4]", panel=SAM)]
-EtaA = Annotated[float | None, flag("--eta-a", help="asam-samsung: constant added to |w|.  [default: 0.01]", panel=SAM)]
-Model = Annotated[str | None, flag("--model", help="module:factory or file.py:factory → nn.Module.", panel=SPEC)]
-Data = Annotated[
-    str | None, flag("--data", help="module:factory or file.py:factory → batches or a Dataset.", panel=SPEC)
-]
-Loss = Annotated[
-    str | None, flag("--loss", help="cross_entropy, mse, … or file.py:function(model, batch).", panel=SPEC)
-]
-Problem = Annotated[
-    str | None, flag("--problem", help="file.py:function → samdiag.Problem, in place of the three.", panel=SPEC)
-]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """An option of several commands: the setting it says, its type, its help, and its flags where they are unusual."""
+
+    name: str
+    setting: str
+    kind: type
+    help: str
+    flags: tuple[str, ...] = ()
+
+    @property
+    def annotation(self) -> Any:
+        """For a parameter that is None unless it is said."""
+        panel = SAM if self.setting.startswith("sam.") else LOOK if self.setting.startswith("measure.") else SPEC
+        return Annotated[self.kind | None, flag(*(self.flags or (_dashed(self.name),)), help=self.help, panel=panel)]
+
+
+def _dashed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shared(setting: str, kind: type, help: str, *flags: str) -> Shared:
+    return Shared(name=setting.rpartition(".")[2], setting=setting, kind=kind, help=help, flags=flags)
+
+
+SHARED: tuple[Shared, ...] = (
+    _shared("sam.variant", str, "sam, usam, asam, asam-samsung or gsam. (default: sam)"),
+    _shared("sam.lr", float, "Learning rate."),
+    _shared("sam.momentum", float, "Momentum, as in torch.optim.SGD. (default: 0)"),
+    _shared("sam.nesterov", bool, "Nesterov's momentum. (default: heavy ball)", "--nesterov/--no-nesterov"),
+    _shared("sam.dampening", float, "Of the momentum; equal to it: an average (EMA). (default: 0)"),
+    _shared("sam.weight_decay", float, "Weight decay. (default: 0)"),
+    _shared("sam.weight_decay_in", str, "update, as optimizers apply it, or objective. (default: update)"),
+    _shared("sam.batch_size", int, "Training batch size. (default: that of your own batches; a Dataset: full batch)"),
+    _shared("sam.micro_batch", int, "Samples behind one ascent gradient (m-SAM). (default: the batch)"),
+    _shared("sam.alpha", float, "gsam: share of the orthogonal part. (default: 0.4)"),
+    _shared("sam.eta_a", float, "asam-samsung: constant added to |w|. (default: 0.01)"),
+    _shared("model", str, "module:factory or file.py:factory → nn.Module."),
+    _shared("data", str, "module:factory or file.py:factory → batches or a Dataset."),
+    _shared("loss", str, "cross_entropy, mse, … or file.py:function(model, batch)."),
+    _shared("problem", str, "file.py:function → samdiag.Problem, in place of the three."),
+    _shared("measure.samples", int, "Samples to analyse. (default: 2048)"),
+    _shared("measure.seed", int, "Seed of start vectors and data order. (default: 0)"),
+    _shared("measure.device", str, "auto, cpu, cuda, cuda:0. (default: auto)"),
+    _shared("measure.dtype", str, "auto, float32 or float64. (default: auto)"),
+    _shared("measure.tol", float, "Relative residual asked of either end. (default: 0.01)"),
+    _shared("measure.num_eigenvalues", int, "Eigenvalues reported per end. (default: 5)"),
+    _shared("measure.mode", str, "eval, or train: BatchNorm with each batch's own statistics. (default: eval)"),
+)
+NAMES = frozenset(option.name for option in SHARED)
+
 Config = Annotated[str | None, flag("--config", help="A TOML file, or TOML itself.", panel=SPEC)]
-Samples = Annotated[int | None, flag("--samples", help="Samples to analyse.  [default: 2048]", panel=LOOK)]
-Seed = Annotated[int | None, flag("--seed", help="Seed of start vectors and data order.  [default: 0]", panel=LOOK)]
-Device = Annotated[str | None, flag("--device", help="auto, cpu, cuda, cuda:0.  [default: auto]", panel=LOOK)]
-Dtype = Annotated[str | None, flag("--dtype", help="auto, float32 or float64.  [default: auto]", panel=LOOK)]
-Tol = Annotated[float | None, flag("--tol", help="Relative residual asked of either end.  [default: 0.01]", panel=LOOK)]
-NumEigenvalues = Annotated[
-    int | None, flag("--num-eigenvalues", help="Eigenvalues reported per end.  [default: 5]", panel=LOOK)
-]
-Mode = Annotated[
-    str | None,
-    flag("--mode", help="eval, or train: BatchNorm with each batch's own statistics.  [default: eval]", panel=LOOK),
-]
 Jacobian = Annotated[
     str | None,
     flag(
-        "--jacobian",
-        help="auto: where the shifted gradient may vanish; arnoldi: always.  [default: auto]",
-        panel=LOOK,
+        "--jacobian", help="auto: where the shifted gradient may vanish; arnoldi: always.  (default: auto)", panel=LOOK
     ),
 ]
 Quiet = Annotated[
@@ -90,32 +89,31 @@ Quiet = Annotated[
     typer.Option("-q", "--quiet", count=True, help="-q: report only; -qq: exit code only.", rich_help_panel=OUT),
 ]
 
-_SAM = (
-    "variant",
-    "lr",
-    "momentum",
-    "nesterov",
-    "dampening",
-    "weight_decay",
-    "weight_decay_in",
-    "batch_size",
-    "micro_batch",
-    "alpha",
-    "eta_a",
-)
-_MEASURE = ("samples", "seed", "device", "dtype", "tol", "num_eigenvalues", "mode", "jacobian")
-_SPEC = ("problem", "model", "data", "loss")
-SETTINGS: Mapping[str, str] = {
-    **{name: name for name in _SPEC},
-    **{name: f"sam.{name}" for name in _SAM},
-    **{name: f"measure.{name}" for name in _MEASURE},
-}
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of SHARED in front of its own; it reads them by `said(context)`."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        command(*args, **{name: value for name, value in kwargs.items() if name not in NAMES})
+
+    own = inspect.signature(command, eval_str=True)
+    shared = [
+        inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option.annotation)
+        for option in SHARED
+    ]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
+    first = [p for p in parameters if p.default is inspect.Parameter.empty or p.name == "rho"]
+    signature = own.replace(parameters=[*first, *shared, *(p for p in parameters if p not in first)])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": None}
+    return run
 
 
 def said(context: typer.Context) -> dict[str, Any]:
     """What the command line (or its environment) says, by dotted setting name; what it does not say is left out."""
-    found = {dotted: context.params.get(name) for name, dotted in SETTINGS.items()}
-    return {dotted: value for dotted, value in found.items() if value is not None}
+    found = {option.setting: context.params.get(option.name) for option in SHARED}
+    return {setting: value for setting, value in found.items() if value is not None}
 
 
 def from_environment(context: typer.Context, overrides: Mapping[str, Any]) -> dict[str, str]:

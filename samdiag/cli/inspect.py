@@ -29,35 +29,14 @@ if TYPE_CHECKING:
     from samdiag.types import Diagnosis
 
 
+@flags.with_settings
 def inspect(
     context: typer.Context,
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="CKPT…", help="Checkpoints: .safetensors, .pt, .pth, .bin.")
     ],
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
-    variant: flags.Variant = None,
-    lr: flags.Lr = None,
-    momentum: flags.Momentum = None,
-    nesterov: flags.Nesterov = None,
-    dampening: flags.Dampening = None,
-    weight_decay: flags.WeightDecay = None,
-    weight_decay_in: flags.WeightDecayIn = None,
-    batch_size: flags.BatchSize = None,
-    micro_batch: flags.MicroBatch = None,
-    alpha: flags.Alpha = None,
-    eta_a: flags.EtaA = None,
-    model: flags.Model = None,
-    data: flags.Data = None,
-    loss: flags.Loss = None,
-    problem: flags.Problem = None,
     config: flags.Config = None,
-    samples: flags.Samples = None,
-    seed: flags.Seed = None,
-    device: flags.Device = None,
-    dtype: flags.Dtype = None,
-    tol: flags.Tol = None,
-    num_eigenvalues: flags.NumEigenvalues = None,
-    mode: flags.Mode = None,
     jacobian: flags.Jacobian = None,
     cross_check: Annotated[
         bool, flags.flag("--cross-check", help="Ask PyHessian for a second opinion.", panel=flags.LOOK)
@@ -69,7 +48,7 @@ def inspect(
     fail_on: Annotated[
         str | None,
         flags.flag(
-            "--fail-on", help="Verdicts that exit 1: a list, any, never.  [default: severity error]", panel=flags.OUT
+            "--fail-on", help="Verdicts that exit 1: a list, any, never. (default: severity error)", panel=flags.OUT
         ),
     ] = None,
     explain: Annotated[
@@ -89,6 +68,8 @@ def inspect(
     overrides = flags.said(context)
     if rho is not None:
         overrides["sam.rho"] = flags.number(rho, "--rho")
+    if jacobian is not None:
+        overrides["measure.jacobian"] = jacobian
     if fail_on is not None:
         overrides["gate.fail_on"] = flags.parse_names(fail_on)
     raise typer.Exit(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 
 
+@flags.with_settings
 def sweep(
     context: typer.Context,
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: .safetensors, .pt, .pth, .bin.")],
@@ -36,29 +37,7 @@ def sweep(
         str,
         typer.Option("--rho", help="LOW:HIGH:log:COUNT, LOW:HIGH:lin:COUNT, or a list.", rich_help_panel=flags.SAM),
     ] = "0.01:1:log:25",
-    variant: flags.Variant = None,
-    lr: flags.Lr = None,
-    momentum: flags.Momentum = None,
-    nesterov: flags.Nesterov = None,
-    dampening: flags.Dampening = None,
-    weight_decay: flags.WeightDecay = None,
-    weight_decay_in: flags.WeightDecayIn = None,
-    batch_size: flags.BatchSize = None,
-    micro_batch: flags.MicroBatch = None,
-    alpha: flags.Alpha = None,
-    eta_a: flags.EtaA = None,
-    model: flags.Model = None,
-    data: flags.Data = None,
-    loss: flags.Loss = None,
-    problem: flags.Problem = None,
     config: flags.Config = None,
-    samples: flags.Samples = None,
-    seed: flags.Seed = None,
-    device: flags.Device = None,
-    dtype: flags.Dtype = None,
-    tol: flags.Tol = None,
-    num_eigenvalues: flags.NumEigenvalues = None,
-    mode: flags.Mode = None,
     quick: Annotated[
         bool,
         flags.flag("--quick", help="One gradient a radius: verdicts without SAM's next steps.", panel=flags.LOOK),

@@ -44,7 +44,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Near:
-    """What first derivatives say at one rho."""
+    """What first derivatives say at one rho; `trials`: whether next steps were (and the forecast is) asked for."""
 
     rule: Rule
     settings: MeasureSettings
@@ -52,6 +52,7 @@ class Near:
     scale: Scale | None
     ridge: Ridge
     ahead: Lookahead | None
+    trials: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ def look_near(
             shrink=shrink,
             plain=plain,
         )
-    return Near(rule=rule, settings=settings, gap=gap, scale=scale, ridge=ridge, ahead=ahead)
+    return Near(rule=rule, settings=settings, gap=gap, scale=scale, ridge=ridge, ahead=ahead, trials=trials)
 
 
 def plain_steps(base: Base) -> Steps | None:
@@ -219,7 +220,7 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
             update=update,
             jacobian=jacobian,
             opinion=opinion,
-            forecast=forecast(objective, spectrum, near.gap, near.settings, base.ready),
+            forecast=forecast(objective, spectrum, near.gap, near.settings, base.ready) if near.trials else None,
         )
     )
 

@@ -151,3 +151,10 @@ def test_data_that_raise_get_advice_about_data(work: Path, inspect: Run) -> None
     ran = inspect(A, "--rho", "0.1", "--problem", "problems.py:loader_raises")
     assert "the data raised OSError: stale file handle" in ran.err
     assert "loss(model, batch)" not in ran.err
+
+
+def test_help_says_the_defaults(run: Run) -> None:
+    """Square brackets would be read as markup and vanish."""
+    told = " ".join(run("inspect", "--help").out.replace("│", " ").split())
+    for default in ("(default: sam)", "(default: 2048)", "(default: heavy ball)"):
+        assert default in told
