@@ -197,7 +197,7 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
     spectrum = curved.spectrum
     update = _batch_update(base, near, spectrum)
     along, quadratic = _second_order(base, near, curved)
-    jacobian = _jacobian(base, near, update)
+    jacobian = _jacobian(base, near, spectrum, update)
     opinion = None
     if base.settings.cross_check:
         base.tell("second opinion", 0)
@@ -241,7 +241,7 @@ def _batch_update(base: Base, near: Near, spectrum: Spectrum) -> MeasuredUpdate 
     )
 
 
-def _jacobian(base: Base, near: Near, update: MeasuredUpdate | None) -> SamJacobian | None:
+def _jacobian(base: Base, near: Near, spectrum: Spectrum, update: MeasuredUpdate | None) -> SamJacobian | None:
     """The SAM Jacobian where the update may vanish, or on demand; it costs a second spectrum or more."""
     ratio = near.gap.update_ratio if update is None else update.summary.update_ratio
     always = near.settings.jacobian == "arnoldi"
@@ -250,7 +250,15 @@ def _jacobian(base: Base, near: Near, update: MeasuredUpdate | None) -> SamJacob
     base.tell("SAM Jacobian", 0)
     size = base.ready.ascent_batch
     groups = None if update is None or size is None else training_groups(base.ready.objective, size)
-    return measure_jacobian(base.ready.objective, near.gap, near.rule, near.settings, groups=groups, outer=always)
+    return measure_jacobian(
+        base.ready.objective,
+        near.gap,
+        near.rule,
+        near.settings,
+        curvature=max(abs(spectrum.top[0].value or 0.0), abs(spectrum.bottom[0].value or 0.0)),
+        groups=groups,
+        outer=always,
+    )
 
 
 def _second_order(base: Base, near: Near, curved: Curved) -> tuple[Estimate, float | None]:

@@ -98,6 +98,7 @@ def measure_jacobian(
     rule: Rule,
     settings: MeasureSettings,
     *,
+    curvature: float = 0.0,
     groups: list[Group] | None = None,
     outer: bool = False,
 ) -> SamJacobian | None:
@@ -108,6 +109,7 @@ def measure_jacobian(
     asked for: the cheap route leaves out the bulk, which is of no account where g+ vanishes and may count elsewhere.
 
     Args:
+        curvature: largest |lam(H)| at x, which says what counts as a zero mode.
         groups: the batches that make an ascent each; None: all samples together.
         outer: take Arnoldi even where the cheap route would do.
     """
@@ -128,7 +130,7 @@ def measure_jacobian(
         values, errors, route = found.values, found.residuals, "arnoldi"
     largest = max((abs(v) for v in values), default=0.0)
     order = sorted(range(len(values)), key=lambda i: -abs(values[i]))
-    zero = _zero(gap, largest, decay)
+    zero = _zero(gap, largest, curvature, decay)
     return SamJacobian(
         eigenvalues=tuple((values[i].real, values[i].imag) for i in order),
         zero=zero,
@@ -137,18 +139,24 @@ def measure_jacobian(
     )
 
 
-def _zero(gap: Gap, largest: float, weight_decay: float) -> float:
+def _zero(gap: Gap, largest: float, curvature: float, weight_decay: float) -> float:
     """The modulus up to which an eigenvalue of J is a zero mode.
 
-    Zero modes come from a manifold of critical points through x+. A run that has not yet settled is beside it, where
-    they are of the order of the residual over a length; the length is |e|, over which the gradient turns round.
+    Zero modes come from a manifold of critical points through x+. A run that has not yet settled is beside the manifold
+    of its fixed points, where a neutral direction reads |g+|/L, L the length over which it turns: the distance from x to
+    the critical point behind it, about |g|/|lam(H)|. Seen on the ring and on tanh networks, which would read as repelling.
 
-    Source: theory B3; 2 of 4 hallucinated tanh networks with |g+| > 1e-5 would read as repelling without it.
+    Args:
+        gap: the point.
+        largest: modulus of J's largest eigenvalue.
+        curvature: largest |lam(H)| at x.
+        weight_decay: of the update.
+
+    Source: theory B3.
     """
     residual = float(torch.linalg.vector_norm(gap.there.gradient + weight_decay * gap.here.x))
-    length = float(torch.linalg.vector_norm(gap.ascent.displacement))
-    vanishing = length > 0 and residual < SIGNATURE_RATIO * gap.here.norm
-    return max(ZERO_MODE * largest, residual / length if vanishing else 0.0)
+    ratio = residual / gap.here.norm if gap.here.norm > 0 else 1.0
+    return max(ZERO_MODE * largest, 2.0 * ratio * curvature if ratio < SIGNATURE_RATIO else 0.0)
 
 
 def _reduced(objective: Objective, gap: Gap, settings: MeasureSettings) -> list[complex]:
