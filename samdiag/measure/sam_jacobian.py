@@ -143,8 +143,9 @@ def _zero(gap: Gap, largest: float, curvature: float, weight_decay: float) -> fl
     """The modulus up to which an eigenvalue of J is a zero mode.
 
     Zero modes come from a manifold of critical points through x+. A run that has not yet settled is beside the manifold
-    of its fixed points, where a neutral direction reads |g+|/L, L the length over which it turns: the distance from x to
-    the critical point behind it, about |g|/|lam(H)|. Seen on the ring and on tanh networks, which would read as repelling.
+    of its fixed points, where a neutral direction reads |g+|/L, L the length over which it turns: the distance from x
+    to the critical point behind it, about |g|/|lam(H)|. Seen on the ring and on tanh networks, which would read as
+    repelling.
 
     Args:
         gap: the point.
