@@ -270,6 +270,7 @@ class Measurements:
     batch_update: BatchUpdate | None = None  # None: full batch
     forecast: Forecast | None = None  # None: incomplete spectrum, mini-batches, or no lr
     largest_multiplier: Estimate | None = None  # of the linearised iteration at this point, momentum included
+    surviving_gradient: float | None = None  # |∇f| over |g| at the fixed point of the update that J predicts
     ascent_batch: int | None = None  # samples behind one ascent gradient; None: full batch
 
     @property

@@ -1,22 +1,24 @@
-"""Eigenvalues of the SAM Jacobian J = H+·A by the cheap route: a low-rank H+ and a few products at x."""
+"""The SAM Jacobian J = H+·A by the cheap route: a low-rank H+ and a few products at x."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from samdiag.theory.hallucination import reduced_jacobian_eigenvalues
+from samdiag.theory.hallucination import reduced_jacobian
 
 
-def sam_jacobian_eigenvalues(
+def reduced_sam_jacobian(
     values: list[float],
     vectors: Tensor,
     bracket: Callable[[Tensor], Tensor],
     weight_decay: float,
-) -> list[complex]:
-    """eig(L VᵀAV) (+ wd), for H+ ≈ V L Vᵀ; exact when V spans everything that H+ does not annihilate.
+) -> NDArray[np.float64]:
+    """J on the span of V, L VᵀAV + wd·I [k, k], for H+ ≈ V L Vᵀ; exact when H+ annihilates everything else.
 
     Args:
         values: [k] eigenvalues of the Hessian at x+, both ends.
@@ -30,4 +32,4 @@ def sam_jacobian_eigenvalues(
     images = torch.stack([bracket(v) for v in wide])
     projected = (wide @ images.T).cpu().numpy()  # [k, k]: v_i · A v_j
     scale = torch.tensor(values, dtype=torch.float64).numpy()
-    return reduced_jacobian_eigenvalues(scale, projected, weight_decay)
+    return reduced_jacobian(scale, projected, weight_decay)

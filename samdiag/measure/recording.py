@@ -125,6 +125,7 @@ def _curvature(s: Stages) -> dict[str, Any]:
         "jacobian_zero": s.jacobian.zero if s.jacobian else None,
         "forecast": s.forecast,
         "largest_multiplier": s.jacobian.multiplier if s.jacobian else None,
+        "surviving_gradient": s.jacobian.surviving_gradient if s.jacobian else None,
     }
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from samdiag.curvature.arnoldi import arnoldi
-from samdiag.curvature.jacobian import sam_jacobian_eigenvalues
+from samdiag.curvature.jacobian import reduced_sam_jacobian
 from samdiag.curvature.objective import Objective
 from samdiag.measure.ascent import Rule
 from samdiag.measure.batch_update import Group
@@ -38,12 +39,15 @@ class SamJacobian:
         multiplier: largest modulus of a multiplier of the linearised iteration over the live eigenvalues; None without
             lr.
         route: "dense" (every column), "arnoldi", or "reduced" (theory B3).
+        surviving_gradient: |∇f| at the fixed point that J predicts, over |g|: near 1 beside a hallucination, near 0
+            where the run comes to a critical point of f; None where J is not known as a matrix or predicts too far.
     """
 
     eigenvalues: tuple[tuple[float, float], ...]
     zero: float
     multiplier: Estimate | None
     route: str
+    surviving_gradient: float | None = None
 
 
 def jacobian_product(
@@ -118,12 +122,14 @@ def measure_jacobian(
     decay, dim = settings.update_decay, objective.num_params
     product = jacobian_product(objective, gap.here.x, rule, weight_decay=decay, groups=groups)
     errors: list[float] | None = None
+    matrix: NDArray[np.float64] | None = None
+    basis = torch.eye(dim if dim <= DENSE else 0, dtype=torch.float64, device=objective.device)
     if dim <= DENSE:
-        identity = torch.eye(dim, dtype=torch.float64, device=objective.device)
-        columns = torch.stack([product(e) for e in identity], dim=1).cpu().numpy()
-        values, route = [complex(v) for v in np.linalg.eigvals(columns)], "dense"
+        matrix, route = torch.stack([product(e) for e in basis], dim=1).cpu().numpy(), "dense"
     elif groups is None and gap.ascent.mix.alpha == 0 and not outer:
-        values, route = _reduced(objective, gap, settings), "reduced"
+        (matrix, basis), route = _reduced(objective, gap, settings), "reduced"
+    if matrix is not None:
+        values = [complex(v) for v in np.linalg.eigvals(matrix)]
     else:
         generator = torch.Generator().manual_seed(settings.seed + 2)
         found = arnoldi(product, dim, max_products=ARNOLDI_PRODUCTS, tol=settings.tol, generator=generator)
@@ -136,7 +142,33 @@ def measure_jacobian(
         zero=zero,
         multiplier=_multiplier(values, errors, zero, settings),
         route=route,
+        surviving_gradient=None
+        if matrix is None or groups is not None
+        else _surviving_gradient(objective, gap, matrix, basis, zero, decay),
     )
+
+
+def _surviving_gradient(
+    objective: Objective, gap: Gap, matrix: NDArray[np.float64], basis: Tensor, zero: float, weight_decay: float
+) -> float | None:
+    """|g − H p|/|g| at x − p, the fixed point of the update that J (`matrix` on the rows of `basis`) predicts.
+
+    p solves J p = F with the zero modes left out. A run in a linear trap comes to a saddle with g and g+ vanishing
+    together; at a hallucination g stays.
+
+    Source: theory B1, B3 (D).
+    """
+    here, there = gap.here, gap.there
+    update = gap.ascent.mix.direction(here.gradient, there.gradient) + weight_decay * here.x
+    largest = float(np.linalg.norm(matrix, ord=2))
+    if here.norm == 0 or largest == 0:
+        return None
+    solved = np.linalg.lstsq(matrix, (basis @ update).cpu().numpy(), rcond=zero / largest)[0]
+    p = torch.from_numpy(solved).to(basis) @ basis
+    if float(torch.linalg.vector_norm(p)) > float(torch.linalg.vector_norm(gap.ascent.displacement)):
+        return None  # further than the perturbation itself: no linear prediction reaches there
+    objective.move_to(here.x)
+    return float(torch.linalg.vector_norm(here.gradient - objective.product(p).double())) / here.norm
 
 
 def _zero(gap: Gap, largest: float, curvature: float, weight_decay: float) -> float:
@@ -160,8 +192,8 @@ def _zero(gap: Gap, largest: float, curvature: float, weight_decay: float) -> fl
     return max(ZERO_MODE * largest, 2.0 * ratio * curvature if ratio < SIGNATURE_RATIO else 0.0)
 
 
-def _reduced(objective: Objective, gap: Gap, settings: MeasureSettings) -> list[complex]:
-    """eig(L VᵀAV) for the ends of H+ (theory B3)."""
+def _reduced(objective: Objective, gap: Gap, settings: MeasureSettings) -> tuple[NDArray[np.float64], Tensor]:
+    """L VᵀAV for the ends of H+, and V's rows [k, num_params] (theory B3)."""
     bracket = gap.ascent.bracket
     assert bracket is not None
     objective.move_to(gap.there.x)
@@ -183,7 +215,7 @@ def _reduced(objective: Objective, gap: Gap, settings: MeasureSettings) -> list[
     def image(v: Tensor) -> Tensor:
         return bracket(v, objective.product(v).double())
 
-    return sam_jacobian_eigenvalues(values, vectors, image, settings.update_decay)
+    return reduced_sam_jacobian(values, vectors, image, settings.update_decay), vectors.double()
 
 
 def _multiplier(

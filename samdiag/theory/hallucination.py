@@ -31,21 +31,22 @@ def is_attracting(
     return bool(live) and all(is_stable(v, lr, momentum, nesterov=nesterov) for v in live), len(eigenvalues) - len(live)
 
 
-def reduced_jacobian_eigenvalues(
+def reduced_jacobian(
     values: NDArray[np.float64], projected_bracket: NDArray[np.float64], weight_decay: float = 0.0
-) -> list[complex]:
-    """Eigenvalues of J = H+·A on the span where H+ ≈ V L Vᵀ: eig(L VᵀAV) (+ wd), A the bracket of theory B2.
+) -> NDArray[np.float64]:
+    """J = H+·A on the span where H+ ≈ V L Vᵀ: L VᵀAV + wd·I [k, k], A the bracket of theory B2.
 
     Args:
         values: [k] eigenvalues L of the Hessian at x+.
         projected_bracket: [k, k] VᵀAV, A at x.
-        weight_decay: added to every eigenvalue.
+        weight_decay: of the update, added to the diagonal.
 
     Source: theory B3 (checked: exact when H+ has rank k).
     """
     import numpy as np
 
-    return [complex(v) + weight_decay for v in np.linalg.eigvals(values[:, None] * projected_bracket)]
+    matrix: NDArray[np.float64] = values[:, None] * projected_bracket + weight_decay * np.eye(len(values))
+    return matrix
 
 
 def zero_modes(eigenvalues: list[complex], zero: float) -> int:
