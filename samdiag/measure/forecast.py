@@ -15,16 +15,19 @@ from samdiag.measure.gap import Gap
 from samdiag.measure.opening import Opened
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum
-from samdiag.theory.quadratic import DIVERGES, LEAVES, STAYS, Course, simulate
+from samdiag.theory.quadratic import DIVERGES, DRIFTS, LEAVES, STAYS, Course, simulate
+from samdiag.theory.saddle import escape_excess
 from samdiag.types import Forecast
 
 NAMES = {STAYS: "stays", LEAVES: "leaves", DIVERGES: "diverges"}
-STEPS = 10_000  # horizon: of 1100 random saddles none that stayed so long without growing left within ten times that
+STEPS = 10_000  # of 1100 random saddles none that stayed so long without growing left within ten times that
+MOST_STEPS = 40_000  # where lr is small
+EFOLDINGS = 20.0  # that plain steps must have time for: from a millionth of the exit distance it takes 14
 SHIFT = 0.05  # of rho and of every gradient component: the margin of theory A5
 STARTS = 6  # shifted starts, every component of each by its own random share of SHIFT
-SEED_SHARE = 1e-6  # of the gradient, added to its components: no real run stays on a stable manifold
-NEAR_TOP = 1e-3  # of rho·|lam|_max: size of the gradient from which runs start at a critical point
-MODEL_ERROR = 0.1  # of |g| + |He|: how far the real update may be from the quadratic's along the path
+SEED_SHARE = 1e-6  # of |g|/|lam|_max, the size of a displacement of every start: no real run is exactly on a ridge
+NEAR_TOP = 1e-3  # of rho: the same at a critical point, where no direction is given
+MODEL_ERROR = 0.2  # of |g| + |He|, real update against the quadratic's along the path: see `_model_error`
 PATH_POINTS = 8  # where that is looked at
 
 
@@ -33,10 +36,11 @@ def forecast(
 ) -> Forecast | None:
     """What full-batch SAM does on the local quadratic, from here and from nearby; None where that is not known.
 
-    It is known for `sam` with full batches, an lr and a complete spectrum, and asked for where an eigenvalue is
-    negative beyond weight decay. Nearby are rho and the gradient's components shifted by SHIFT, and the eigenvalues at
-    either end of their error bars. Where they disagree, or where the real update along the path is not the
-    quadratic's, the outcome is open. The objective is left at the gap's point.
+    It is known for `sam` with full batches, a complete spectrum, and an lr with which plain steps would leave in time;
+    and only where the real update along the path is the quadratic's to MODEL_ERROR. It is asked for where an
+    eigenvalue is negative beyond its error and weight decay. Nearby are rho and the gradient's components shifted by
+    SHIFT, and the eigenvalues at either end of their error bars: where they disagree the outcome is open. The objective
+    is left at the gap's point.
 
     Args:
         objective: at any point.
@@ -47,14 +51,29 @@ def forecast(
 
     Source: theory A5 to A8, by simulation where they give no closed form.
     """
-    known = settings.variant == "sam" and settings.lr is not None and spectrum.all_vectors is not None
+    known = settings.variant == "sam" and spectrum.all_vectors is not None
     negative = spectrum.bottom[0].high + settings.update_decay < 0
     if not known or not negative or ready.ascent_batch is not None or ready.batch_norm:
         return None
-    assert settings.lr is not None
+    steps = _horizon(spectrum, settings)
+    if steps is None:
+        return None
     basis = Basis.of(spectrum, gap)
     runs = _nearby(spectrum, basis, gap, settings)
-    course = simulate(
+    course = _run(runs, basis, settings, steps)
+    while _is_unfinished(course) and 2 * steps <= MOST_STEPS:
+        steps *= 2
+        course = _run(runs, basis, settings, steps)
+    if _model_error(objective, gap, basis, runs, course) > MODEL_ERROR:
+        return None
+    found = set(course.outcome.tolist())
+    outcome = NAMES.get(found.pop(), "open") if len(found) == 1 else "open"
+    return Forecast(outcome=outcome, steps=steps if outcome == "stays" else int(course.steps[0]))
+
+
+def _run(runs: Runs, basis: Basis, settings: MeasureSettings, steps: int) -> Course:
+    assert settings.lr is not None
+    return simulate(
         runs.lam,
         runs.gradient,
         position=runs.shift + basis.position,
@@ -64,13 +83,26 @@ def forecast(
         dampening=settings.dampening,
         nesterov=settings.nesterov,
         weight_decay=settings.update_decay,
-        steps=STEPS,
+        steps=steps,
     )
-    found = set(course.outcome.tolist())
-    outcome = NAMES.get(found.pop(), "open") if len(found) == 1 else "open"
-    if outcome != "open" and _model_error(objective, gap, basis, runs, course) > MODEL_ERROR:
-        outcome = "open"
-    return Forecast(outcome=outcome, steps=STEPS if outcome == "stays" else int(course.steps[0]))
+
+
+def _is_unfinished(course: Course) -> bool:
+    """Whether all that keeps the runs from agreeing are some that the horizon cut off, growing or in a chaotic trap."""
+    outcome = course.outcome
+    cut = ((outcome == STAYS) | (outcome == DRIFTS)) & ~course.settled
+    left, settled = bool((outcome == LEAVES).any()), bool(course.settled.any())
+    return bool((outcome == DRIFTS).any() or (cut.any() and left)) and not (left and settled)
+
+
+def _horizon(spectrum: Spectrum, settings: MeasureSettings) -> int | None:
+    """How many steps to simulate: enough for EFOLDINGS of plain steps; None where that is too many."""
+    if settings.step_size is None:
+        return None
+    rate = -(spectrum.bottom[0].value or 0.0) - settings.update_decay
+    exponent = math.log1p(escape_excess(rate, settings.step_size, settings.momentum, nesterov=settings.nesterov))
+    steps = EFOLDINGS / exponent if exponent > 0 else math.inf
+    return max(STEPS, math.ceil(steps)) if steps <= MOST_STEPS else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +145,11 @@ def _nearby(spectrum: Spectrum, basis: Basis, gap: Gap, settings: MeasureSetting
     rng = np.random.default_rng(settings.seed)
     shape = (5 + STARTS, len(spectrum.all_values))
     lam, rho = np.tile(np.array(spectrum.all_values), (shape[0], 1)), np.full(shape[0], settings.rho)
-    bar = max(e.spread() for e in (*spectrum.top, *spectrum.bottom))
-    lam[3] += bar
-    lam[4] -= bar
+    bars = np.full(shape[1], max(e.spread() for e in spectrum.bottom))
+    bars[: len(spectrum.bottom)] = [e.spread() for e in spectrum.bottom]
+    bars[shape[1] - len(spectrum.top) :] = [e.spread() for e in reversed(spectrum.top)]
+    lam[3] += bars
+    lam[4] -= bars
     rho[1:3] *= 1.0 + SHIFT, 1.0 - SHIFT
     top = float(np.abs(lam[0]).max())
     critical = gap.here.norm <= spectrum.rounding * float(np.linalg.norm(basis.position))

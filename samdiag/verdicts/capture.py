@@ -12,11 +12,13 @@ from samdiag.theory.saddle import (
     escape_factor,
     escape_rate,
     fastest_escape_rate,
+    freeing_momentum,
     momentum_frees_maximum,
     mu_range,
 )
 from samdiag.types import Direction, Measurements
 from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.foresight import foreseen, foreseen_slowdown
 
 
 class Fate(Enum):
@@ -35,6 +37,7 @@ class NegativeDirection:
         radius: effective radius along it at the gradient scale of now (or of the bounce, where that is larger).
         rate: escape rate −mu now, in units of 1/eta; negative: captured.
         doubt: why the fate is marginal; empty otherwise.
+        settled: the forecast decided what the linear tests leave open or cannot see.
     """
 
     direction: Direction
@@ -42,6 +45,7 @@ class NegativeDirection:
     fate: Fate
     rate: float
     doubt: str = ""
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,7 @@ class Capture:
         slowdown: SGD's escape exponent over the best that can be kept (a lower bound when the spectrum is incomplete);
             infinite when captured with a complete spectrum, None without negative directions.
         binding: the captured direction that would be freed last, i.e. of smallest magnitude.
+        by_forecast: the linear tests alone would not have said so.
     """
 
     negatives: tuple[NegativeDirection, ...]
@@ -64,10 +69,14 @@ class Capture:
     decided: bool
     slowdown: float | None
     binding: NegativeDirection | None
+    by_forecast: bool = False
 
 
 def read_capture(m: Measurements) -> Capture:
     """The fate of every negative direction, and of all of them together.
+
+    Where the run was simulated on the local quadratic, its outcome settles what the linear tests leave open, and
+    overrules a capture that it leaves.
 
     Source: theory A2 (smallest magnitude binds), A4 (graded), A5 (|g| test), A6 (bounce), A8 (momentum).
     """
@@ -80,13 +89,20 @@ def read_capture(m: Measurements) -> Capture:
             negatives=(), sign_uncertain=uncertain, captured=False, decided=not uncertain, slowdown=None, binding=None
         )
     fates = {n.fate for n in negatives}
-    slowdown = _slowdown(m, negatives)
     all_captured = fates == {Fate.CAPTURED}
+    leaves, stays = foreseen(m) == "leaves", foreseen(m) == "stays"
+    if leaves and not any(n.fate is Fate.FREE and not n.settled for n in negatives):
+        slowdown = foreseen_slowdown(m)
+    else:
+        slowdown = _slowdown(m, negatives)
+    practically = _is_practically_captured(m, slowdown)
+    held = all_captured and not leaves and (m.spectrum_complete or practically)
     return Capture(
         negatives=negatives,
         sign_uncertain=uncertain,
-        captured=all_captured and (m.spectrum_complete or _is_practically_captured(m, slowdown)),
+        captured=held or (stays and practically),
         decided=Fate.FREE in fates or all_captured,
+        by_forecast=any(n.settled for n in negatives) or (all_captured and leaves) or (stays and not all_captured),
         slowdown=slowdown,
         binding=min(
             (n for n in negatives if n.fate is Fate.CAPTURED),
@@ -123,9 +139,9 @@ def lasting_scale(m: Measurements, direction: Direction, *, bounce: bool = True)
 def _bounce(m: Measurements) -> float:
     """Gradient norm that SAM's bounce along lambda_max keeps up; 0 without lr or a positive lambda_max, or for ASAM."""
     lam = m.lambda_max.value
-    if m.variant != "sam":
+    if m.variant not in ("sam", "gsam") or m.step_size is None or lam is None or lam <= 0:
         return 0.0
-    return bounce_gradient(lam, m.rho, m.lr, m.momentum) if m.lr is not None and lam is not None and lam > 0 else 0.0
+    return bounce_gradient(lam, m.rho, m.step_size, m.momentum, nesterov=m.nesterov)
 
 
 def _radius_now(m: Measurements, direction: Direction) -> float:
@@ -147,9 +163,10 @@ def _radius_in_swing(m: Measurements, direction: Direction, all_negative: list[D
     Source: theory A5, A8 (the trap's extent at finite steps; simulated).
     """
     others = [abs(d.eigenvalue.value or 0.0) for d in all_negative if d is not direction]
-    if m.variant != "sam" or m.lr is None or not others or not 0 < m.effective_radius < math.inf:
+    finite = 0 < m.effective_radius < math.inf
+    if m.variant not in ("sam", "gsam") or m.step_size is None or not others or not finite:
         return direction.effective_radius
-    swing = m.lr * max(others) ** 2 * m.rho
+    swing = m.step_size * max(others) ** 2 * m.rho
     scale = m.rho / m.effective_radius
     return direction.effective_radius * scale / math.hypot(scale, swing)
 
@@ -161,7 +178,7 @@ def _judge(m: Measurements, direction: Direction, all_negative: list[Direction])
         scale = lasting_scale(m, direction)
         stretch = direction.effective_radius / m.effective_radius if m.effective_radius > 0 else 1.0
         lasting = max(now, m.rho * stretch / scale if scale > 0 else math.inf)
-    fate, doubt = _fate(m, direction, now), ""
+    fate, doubt, freed = _fate(m, direction, now), "", False
     if fate is Fate.MARGINAL:
         lam = abs(direction.eigenvalue.value or 0.0)
         doubt = f"rho_eff·|lambda| = {now * lam:.4g} cannot be told from 1"
@@ -172,11 +189,40 @@ def _judge(m: Measurements, direction: Direction, all_negative: list[Direction])
     elif fate is Fate.CAPTURED and _momentum_may_free(m, direction):
         freed = _is_clear_maximum(m, direction, all_negative)
         fate = Fate.FREE if freed else Fate.MARGINAL
-        doubt = "" if freed else "momentum may carry SAM out (1 − lr·|lambda| < gamma)"
+        doubt = "" if freed else "momentum may carry SAM out (docs/theory.md A8)"
+    outcome, settled = foreseen(m), False
+    if outcome is not None and _is_open_to_forecast(m, direction, fate, outcome, freed=freed):
+        fate, doubt, settled = *_after_forecast(outcome, doubt), True
     rate = escape_rate(direction.eigenvalue.value or 0.0, now, m.weight_decay)
     if fate is Fate.FREE and rate <= 0:  # freed by momentum: as fast as without SAM
         rate = abs(direction.eigenvalue.value or 0.0) - m.weight_decay
-    return NegativeDirection(direction=direction, radius=now, fate=fate, rate=rate, doubt=doubt)
+    return NegativeDirection(direction=direction, radius=now, fate=fate, rate=rate, doubt=doubt, settled=settled)
+
+
+def _is_open_to_forecast(m: Measurements, direction: Direction, fate: Fate, outcome: str, *, freed: bool) -> bool:
+    """Whether this outcome may change this fate.
+
+    It always settles a marginal one. A captured direction may stay so while the run leaves along another. A free one
+    whose own gradient keeps it free leaves whatever the others do: an outward motion beyond |q·g| = rho|lam| never
+    turns (`theory.quadratic.exit_gradient`).
+
+    Source: theory A5.
+    """
+    if fate is Fate.MARGINAL:
+        return True
+    if fate is Fate.CAPTURED:
+        return outcome == "open"
+    own = abs(direction.offset)
+    by_itself = not freed and own > 0 and _fate(m, direction, m.rho / own) is Fate.FREE
+    return outcome != "leaves" and not by_itself
+
+
+def _after_forecast(outcome: str, doubt: str) -> tuple[Fate, str]:
+    """The fate by that outcome, and why it is marginal."""
+    if outcome == "open":
+        told = "runs on the local quadratic from nearby starts and radii (±5 %) disagree"
+        return Fate.MARGINAL, f"{doubt}; {told}" if doubt else told
+    return (Fate.CAPTURED if outcome == "stays" else Fate.FREE), ""
 
 
 def _fate(m: Measurements, direction: Direction, radius: float) -> Fate:
@@ -187,7 +233,7 @@ def _fate(m: Measurements, direction: Direction, radius: float) -> Fate:
         scale = (
             m.rho / m.effective_radius
         )  # √(|g|² + noise), |Tg| in place of |g| for ASAM, with the same relative error
-        share = norm**2 / scale**2 if m.variant == "sam" else max(1.0 - m.ascent_noise / scale**2, 0.0)
+        share = norm**2 / scale**2 if m.variant in ("sam", "gsam") else max(1.0 - m.ascent_noise / scale**2, 0.0)
         margin += 2.0 * error / norm * share
     e = direction.eigenvalue
     ranges = [mu_range(e.low, e.high, radius * factor, m.weight_decay) for factor in (max(1 - margin, 0.0), 1 + margin)]
@@ -201,9 +247,10 @@ def _momentum_may_free(m: Measurements, direction: Direction) -> bool:
 
     Source: theory A8 for maxima; in simulated saddles 1 of 505 captured runs left below it, 82 of 118 above.
     """
-    if m.variant == "usam" or m.lr is None or m.momentum <= 0 or m.ascent_noise > 0:
+    if m.variant == "usam" or m.step_size is None or m.momentum <= 0 or m.ascent_noise > 0:
         return False
-    return momentum_frees_maximum(direction.eigenvalue.value or 0.0, m.lr, m.momentum + t.MOMENTUM_MARGIN)
+    gamma = m.momentum + t.MOMENTUM_MARGIN
+    return momentum_frees_maximum(direction.eigenvalue.value or 0.0, m.step_size, gamma, nesterov=m.nesterov)
 
 
 def _is_clear_maximum(m: Measurements, direction: Direction, all_negative: list[Direction]) -> bool:
@@ -213,7 +260,7 @@ def _is_clear_maximum(m: Measurements, direction: Direction, all_negative: list[
     """
     lam = abs(direction.eigenvalue.value or 0.0)
     same = all(abs(abs(d.eigenvalue.value or 0.0) - lam) <= 1e-3 * lam for d in all_negative)
-    clear = m.momentum - (1.0 - (m.lr or 0.0) * lam) >= t.MOMENTUM_CLEAR
+    clear = m.momentum - freeing_momentum(lam, m.step_size or 0.0, nesterov=m.nesterov) >= t.MOMENTUM_CLEAR
     return m.spectrum_complete and m.lambda_max.high < 0 and same and clear
 
 
@@ -227,9 +274,9 @@ def _slowdown(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> floa
     kept = max(best, 0.0 if m.spectrum_complete else _hidden_rate(m, negatives))
     if kept <= 0:
         return math.inf
-    if m.lr is None:
+    if m.step_size is None:
         return sgd / kept
-    exponents = [math.log(escape_factor(rate, m.lr, m.momentum)) for rate in (sgd, kept)]
+    exponents = [math.log(escape_factor(rate, m.step_size, m.momentum, nesterov=m.nesterov)) for rate in (sgd, kept)]
     return exponents[0] / exponents[1] if exponents[1] > 0 else sgd / kept  # steps too small to tell r+ from 1
 
 
@@ -243,13 +290,13 @@ def _hidden_rate(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> f
 
 
 def _is_practically_captured(m: Measurements, slowdown: float) -> bool:
-    """Whether what an incomplete spectrum leaves open is too slow to count.
+    """Whether what is free, or what an incomplete spectrum leaves open, is too slow to count.
 
     SGD needs EXITS_NEEDED e-foldings of 1/(eta|lambda_min|) steps each; SAM that many times `slowdown`.
     """
     if slowdown < t.PRACTICAL_CAPTURE or m.lambda_min.value is None:
         return False
-    if m.lr is None:
+    if m.step_size is None:
         return True
-    pace = m.lr * abs(m.lambda_min.value) / (1.0 - m.momentum)
+    pace = m.step_size * abs(m.lambda_min.value) / (1.0 - m.momentum)
     return slowdown * t.EXITS_NEEDED / pace >= t.HORIZON

@@ -9,6 +9,7 @@ from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.bounce import is_bouncing
 from samdiag.verdicts.capture import read_capture
+from samdiag.verdicts.foresight import foreseen
 from samdiag.verdicts.reading import (
     is_critical,
     is_hallucination_candidate,
@@ -37,6 +38,7 @@ def judge(m: Measurements) -> Finding | None:
         or is_small_loss(m)
         or is_hallucination_candidate(m) is not False
         or is_bouncing(m)
+        or foreseen(m) in ("leaves", "open")
         or read_capture(m).captured
     ):
         return None

@@ -2,9 +2,60 @@
 
 from __future__ import annotations
 
+from samdiag.theory.cycles import bounce_cycles
+from samdiag.theory.edge import bounce_gradient, stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
-from samdiag.verdicts.reading import is_stalled, lowers_loss, progress, shown
+from samdiag.verdicts.reading import (
+    is_near_saddle,
+    is_stalled,
+    lowers_loss,
+    progress,
+    run_gradient_ratio,
+    run_loss_change,
+    shown,
+)
+from samdiag.verdicts.unstable import edge_position
+
+STRAIGHT = 0.9  # cosine of g and g+: what SAM adds hardly turns the step
+
+
+def _swings_past(m: Measurements) -> bool:
+    """Whether a trial that ends higher only swings: stable along every direction, above SAM's own cycles, and convex or
+    straight downhill far from the saddle (what the trial compares is its middle with its end).
+
+    Source: theory A1, A9.
+    """
+    position = edge_position(m)
+    stable = position is not None and position[2] < stability_edge(m.momentum, nesterov=m.nesterov)
+    above = m.variant == "usam" or (m.grad_norm.value or 0.0) > _cycle_gradient(m)
+    downhill = m.lambda_min.low > 0 or (m.gradient_cosine.low > STRAIGHT and not is_near_saddle(m))
+    return m.momentum > 0 and stable and above and downhill
+
+
+def _cycle_gradient(m: Measurements) -> float:
+    """Largest |g| on a cycle of normalised SAM along lambda_max; 0 without lr or a positive lambda_max.
+
+    Source: theory A9, longer cycles.
+    """
+    lam = m.lambda_max.value
+    if m.step_size is None or lam is None or lam <= 0:
+        return 0.0
+    cycles = bounce_cycles(lam, m.rho, m.step_size, m.momentum, nesterov=m.nesterov)
+    reach = lam * max((cycle.amplitude for cycle in cycles), default=0.0)
+    # asymmetric cycles, which Nesterov has, are not among those: at most three times the bounce
+    bounce = bounce_gradient(lam, m.rho, m.step_size, m.momentum, nesterov=m.nesterov)
+    return max(reach, 3.0 * bounce) if m.nesterov else reach
+
+
+def _starts_below_bounce(m: Measurements) -> bool:
+    """Whether full-batch SAM with momentum stands below its own cycles: the trial's trend then leaves out a first rise.
+
+    Source: theory A9, longer cycles.
+    """
+    full = m.variant == "sam" and m.batch_size is None and m.ascent_batch is None
+    uphill = m.gradient_ratio.low > 1.0 and m.loss_change.low > 0
+    return full and m.momentum > 0 and uphill and (m.grad_norm.value or 0.0) < _cycle_gradient(m)
 
 
 def judge(m: Measurements) -> Finding | None:
@@ -14,7 +65,8 @@ def judge(m: Measurements) -> Finding | None:
     Source: theory F; the descent lemma, f(x − eta·g+) ≈ f − eta·g·g+.
     """
     down = lowers_loss(m)
-    if is_stalled(m) or m.gradient_cosine.value is None or down is False:
+    swings = down is False and _swings_past(m)
+    if is_stalled(m) or m.gradient_cosine.value is None or (down is False and not swings):
         return None
     if (m.gradient_cosine.low if down is None else m.gradient_cosine.value) <= 0:
         return None
@@ -24,9 +76,13 @@ def judge(m: Measurements) -> Finding | None:
         if share is not None and share < 1
         else ""
     )
-    doubt = ""
-    if m.lr is None and (m.gradient_ratio.value or 0.0) > t.BOUNCE_RATIO and (m.loss_change.value or 0.0) > 0:
+    doubt = " Momentum carries it past the bottom and back: the trial of the next steps ends higher." if swings else ""
+    if m.lr is None and (run_gradient_ratio(m).value or 0.0) > t.BOUNCE_RATIO and (run_loss_change(m).value or 0.0) > 0:
         doubt = " Without lr a bounce cannot be told from a descent here: give --lr."
+    if _starts_below_bounce(m):
+        doubt = (
+            " It lies closer to the valley floor than SAM's own cycles along lambda_max reach: the run may first climb."
+        )
     return Finding(
         verdict="descending",
         severity=Severity.INFO,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from samdiag.types import Finding, Measurements, Severity
 from samdiag.verdicts.hallucination import finding, read_hallucination
-from samdiag.verdicts.reading import shown
+from samdiag.verdicts.reading import run_batches, run_shifted_norm, shown
 
 
 def judge(m: Measurements) -> Finding | None:
@@ -23,7 +23,7 @@ def judge(m: Measurements) -> Finding | None:
         "hallucinated-minimizer",
         Severity.ERROR,
         f"the gradient is {shown(m.grad_norm.value)} but SAM's shifted gradient is only "
-        f"{shown(m.perturbed_grad_norm.value)}: SAM stands still at a "
+        f"{shown(run_shifted_norm(m))}{run_batches(m)}: SAM stands still at a "
         f"point that is no minimum of the loss, and the SAM Jacobian attracts{modes}. Plain gradient steps "
         "would go on.",
         "PARK (arXiv 2509.21818) Def. 2.1 and Sec. 3; SAM Jacobian by docs/theory.md B2, B3",

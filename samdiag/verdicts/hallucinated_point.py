@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from samdiag.types import Finding, Measurements, Severity
 from samdiag.verdicts.hallucination import finding, read_hallucination
-from samdiag.verdicts.reading import shown
+from samdiag.verdicts.reading import run_batches, run_shifted_norm, shown
 
 
 def judge(m: Measurements) -> Finding | None:
@@ -23,7 +23,7 @@ def judge(m: Measurements) -> Finding | None:
         h,
         "hallucinated-point",
         Severity.WARNING,
-        f"SAM's shifted gradient {shown(m.perturbed_grad_norm.value)} nearly vanishes although the gradient is "
+        f"SAM's shifted gradient {shown(run_shifted_norm(m))}{run_batches(m)} nearly vanishes although the gradient is "
         f"{shown(m.grad_norm.value)}, but the SAM "
         f"Jacobian repels (smallest real part {real}): the run is slow here and will drift off.",
         "PARK (arXiv 2509.21818) Thm 2.2; SAM Jacobian by docs/theory.md B2, B3",

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from samdiag.theory.hallucination import is_attracting
 from samdiag.types import Confidence, Finding, Measurements, Severity
-from samdiag.verdicts.reading import is_downhill_hallucination, is_hallucination_candidate
+from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.reading import (
+    is_hallucinated,
+    is_hallucination_candidate,
+    run_loss_change,
+    run_update_ratio,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +31,8 @@ def read_hallucination(m: Measurements) -> Hallucination | None:
         return None
     values = [complex(re, im) for re, im in m.jacobian_eigenvalues]
     zero = m.jacobian_zero or 0.0
-    attracting, modes = is_attracting(values, zero, m.lr, m.momentum)
-    if attracting and not is_downhill_hallucination(m):
+    attracting, modes = is_attracting(values, zero, m.step_size, m.momentum, nesterov=m.nesterov)
+    if not is_hallucinated(m) and (attracting or (m.surviving_gradient is not None and m.spectrum_complete)):
         return None
     live = [v for v in values if abs(v) > zero]
     return Hallucination(
@@ -34,23 +40,51 @@ def read_hallucination(m: Measurements) -> Hallucination | None:
     )
 
 
+def outranks_saddle(m: Measurements) -> bool:
+    """Whether what is known of the hallucination leaves nothing for the saddle tests to say.
+
+    Where x+ lies lower, where J attracts, or where the quadratic at x says nothing about x+. A repelling point on the
+    edge of a saddle's trap is part of that saddle.
+
+    Source: theory F2, F4.
+    """
+    if not is_hallucinated(m):
+        return False
+    if run_loss_change(m).low <= 0:
+        return True
+    h = read_hallucination(m)
+    return h is not None and (h.attracting or (m.quadratic_error or 0.0) > t.QUADRATIC_FAILS)
+
+
 def finding(m: Measurements, h: Hallucination, verdict: str, severity: Severity, meaning: str, source: str) -> Finding:
     """The finding with the evidence that both verdicts share."""
-    falls = m.loss_change.high < 0
+    falls = run_loss_change(m).high < 0
+    evidence: dict[str, float | int | str | None] = {
+        "gradient_norm": m.grad_norm.value,
+        "perturbed_gradient_norm": m.perturbed_grad_norm.value,
+        "update_ratio": run_update_ratio(m).value,
+        "loss_change": run_loss_change(m).value,
+    }
+    if m.batch_update is not None:  # both, side by side
+        evidence |= {
+            "batch_samples": m.batch_update.size,
+            "batch_gradient_norm": m.batch_update.update_norm.value,
+            "full_update_ratio": m.update_ratio.value,
+            "full_loss_change": m.loss_change.value,
+        }
+    evidence |= {
+        "ridge_distance": m.ridge_distance.value,
+        "perturbation_norm": m.perturbation_norm,
+        "jacobian_smallest_real": h.smallest.real if h.smallest is not None else None,
+        "jacobian_zero_modes": h.zero_modes,
+    }
+    if m.largest_multiplier is not None and m.largest_multiplier.known:
+        evidence["largest_multiplier"] = m.largest_multiplier.value
     return Finding(
         verdict=verdict,
         severity=severity,
         confidence=_grade(m) if falls or not h.attracting else Confidence.LOW,
-        evidence={
-            "gradient_norm": m.grad_norm.value,
-            "perturbed_gradient_norm": m.perturbed_grad_norm.value,
-            "update_ratio": m.update_ratio.value,
-            "loss_change": m.loss_change.value,
-            "ridge_distance": m.ridge_distance.value,
-            "perturbation_norm": m.perturbation_norm,
-            "jacobian_smallest_real": h.smallest.real if h.smallest is not None else None,
-            "jacobian_zero_modes": h.zero_modes,
-        },
+        evidence=evidence,
         message=meaning,
         source=source,
     )

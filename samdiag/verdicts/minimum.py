@@ -20,23 +20,26 @@ from samdiag.verdicts.unstable import edge_position
 def judge(m: Measurements) -> Finding | None:
     """`minimum`: nothing moves, no negative direction that is worth leaving, and the step is stable.
 
-    Exact where lambda_min's interval is above 0. With an incomplete spectrum an eigenvalue at 0 is called a minimum to
-    the resolution stated; with a complete one it is `undecided`, unless the loss is at its known lower bound.
+    Exact where lambda_min's interval is above 0; above −wd it is a minimum of the loss with its decay, which the
+    update descends. With an incomplete spectrum an eigenvalue at 0 is called a minimum to the resolution stated; with a
+    complete one it is `undecided`, unless the loss is at its known lower bound.
 
     Source: second-order sufficient condition; theory A1.
     """
     position = edge_position(m)
-    if position is not None and position[2] >= stability_edge(m.momentum):
+    if position is not None and position[2] >= stability_edge(m.momentum, nesterov=m.nesterov):
         return None
     if (
         not m.self_check.passed
         or not is_stalled(m)
         or is_hallucination_candidate(m) is not False
-        or m.lambda_max.low <= 0
+        or m.lambda_max.low + m.weight_decay <= 0
     ):
         return None
     capture = read_capture(m)
-    resting = m.lambda_min.low > 0 and (m.lambda_min_bound is None or m.lambda_min_bound > 0)
+    resting = m.lambda_min.low + m.weight_decay > 0 and (
+        m.lambda_min_bound is None or m.lambda_min_bound + m.weight_decay > 0
+    )
     if not resting and not is_small_loss(m):
         if capture.negatives and leaving_is_worth_it(m):
             return None
@@ -45,7 +48,7 @@ def judge(m: Measurements) -> Finding | None:
     return Finding(
         verdict="minimum",
         severity=Severity.INFO,
-        confidence=Confidence.HIGH if resting and is_critical(m) else Confidence.MEDIUM,
+        confidence=Confidence.HIGH if resting and is_critical(m) and m.lambda_min.low > 0 else Confidence.MEDIUM,
         evidence={
             "gradient_norm": m.grad_norm.value,
             "lambda_min": m.lambda_min.value,
@@ -59,6 +62,11 @@ def judge(m: Measurements) -> Finding | None:
 
 
 def _message(m: Measurements, resting: bool) -> str:
+    if resting and m.lambda_min.low <= 0:
+        return (
+            f"a minimum of the loss with its weight decay {m.weight_decay:.3g}: |g| = "
+            f"{shown(m.grad_norm.value, 2)}, and lambda_min = {shown(m.lambda_min.value)} is less negative than that."
+        )
     if resting:
         return (
             f"a minimum: |g| = {shown(m.grad_norm.value, 2)} and every eigenvalue is positive "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samdiag.types import Measurements
+from samdiag.types import Estimate, Measurements
 from samdiag.verdicts import thresholds as t
 
 
@@ -11,12 +11,40 @@ def is_critical(m: Measurements) -> bool:
     return m.grad_norm.value is not None and m.grad_norm.value <= max(m.grad_norm.error, 1e-300)
 
 
+def run_update_ratio(m: Measurements) -> Estimate:
+    """The update's norm over the plain update's, for the update that is run: mini-batches' where they were measured."""
+    return m.update_ratio if m.batch_update is None else m.batch_update.update_ratio
+
+
+def run_loss_change(m: Measurements) -> Estimate:
+    """f(x+) − f(x) for the ascent that is run: the mean over mini-batches where they were measured."""
+    return m.loss_change if m.batch_update is None else m.batch_update.loss_change
+
+
+def run_gradient_ratio(m: Measurements) -> Estimate:
+    """‖g+‖/‖g‖ likewise."""
+    return m.gradient_ratio if m.batch_update is None else m.batch_update.gradient_ratio
+
+
+def run_shifted_norm(m: Measurements) -> float | None:
+    """Norm of the shifted gradient likewise."""
+    return (m.perturbed_grad_norm if m.batch_update is None else m.batch_update.update_norm).value
+
+
+def run_batches(m: Measurements) -> str:
+    """Whose shifted gradient the verdict speaks of, for its message; empty for full batches."""
+    return "" if m.batch_update is None else f" in the mean over batches of {m.batch_update.size}"
+
+
 def is_hallucination_candidate(m: Measurements) -> bool | None:
     """Whether the shifted gradient vanishes although the gradient does not; None when the error bars leave it open.
 
+    Judged on the update that is run: with mini-batches the expectation over batches, not the shift of the full
+    gradient.
+
     Source: PARK Def. 2.1; theory B6.
     """
-    r = m.update_ratio
+    r = run_update_ratio(m)
     if is_critical(m) or r.value is None or m.perturbation_norm == 0:
         return False
     if r.high < t.HALLUCINATION_RATIO:
@@ -24,15 +52,21 @@ def is_hallucination_candidate(m: Measurements) -> bool | None:
     return None if r.low < t.HALLUCINATION_RATIO and r.value < t.HALLUCINATION_RATIO else False
 
 
-def is_downhill_hallucination(m: Measurements) -> bool:
-    """The whole signature: the shifted gradient vanishes, and the perturbed point does not lie higher.
+def is_hallucinated(m: Measurements) -> bool:
+    """The whole signature: the shifted gradient vanishes, and the gradient survives where the update comes to rest.
 
-    Where f(x+) is higher for certain, a run is only passing a zero of the shifted gradient on its way into a saddle,
-    and the saddle verdicts apply.
+    With the whole SAM Jacobian known, |∇f| at the fixed point that it predicts decides: in a linear trap g and g+
+    vanish together. Elsewhere the perturbed point must not lie higher (B6): where it does for certain, a run may only
+    be passing a zero of the shifted gradient on its way into a saddle. f(x+) < f(x) is no part of the definition:
+    between two wells of different depth x+ is the shallower one's minimum as often.
 
-    Source: theory B6.
+    Source: PARK Def. 2.1; theory B3, B4, B6.
     """
-    return is_hallucination_candidate(m) is True and m.loss_change.low <= 0
+    if is_hallucination_candidate(m) is not True:
+        return False
+    if m.spectrum_complete and m.surviving_gradient is not None:
+        return m.surviving_gradient >= t.SURVIVES
+    return run_loss_change(m).low <= 0
 
 
 def progress(m: Measurements) -> float | None:
@@ -54,7 +88,7 @@ def lowers_loss(m: Measurements) -> bool | None:
     if m.lookahead_loss is None or m.loss.value is None:
         return None
     gain = m.loss.value - m.lookahead_loss
-    if abs(gain) <= 2.0 * m.lookahead_error:  # two standard errors
+    if abs(gain) <= 2.0 * m.lookahead_error and m.lookahead_error > 0:  # two standard errors
         return None
     return gain > max(m.loss_change.error, 1e-12 * abs(m.loss.value))
 
@@ -94,9 +128,9 @@ def leaving_is_worth_it(m: Measurements) -> bool:
 
     A nearly finished run is captured too (rho_eff grows as |g| falls) and goes on to lower loss in the other
     directions: the capture test alone would be a false alarm. Graded only where the loss has a known lower bound;
-    elsewhere captured is captured. The lr is at least a usable one (see `_usable_lr`). Without lr the two time scales
-    are compared directly: loss over progress g·g+
-    against EXITS_NEEDED/|lambda_min|.
+    elsewhere captured is captured. The lr is at least a usable one (see `_usable_lr`), and progress is scaled to it.
+    Without lr or next steps the two time scales are compared directly: loss over progress g·g+ against
+    EXITS_NEEDED/|lambda_min|.
     """
     if m.loss_lower_bound is None or m.loss.value is None or m.lambda_min.value is None:
         return True
@@ -104,7 +138,7 @@ def leaving_is_worth_it(m: Measurements) -> bool:
     if left <= t.SMALL_LOSS:
         return False
     lam = abs(m.lambda_min.value)
-    if m.lr is None:
+    if m.lr is None or (m.lookahead_loss is None and not is_critical(m)):
         norm, shifted, cosine = (
             m.grad_norm.value or 0.0,
             m.perturbed_grad_norm.value or 0.0,
@@ -112,17 +146,19 @@ def leaving_is_worth_it(m: Measurements) -> bool:
         )
         return left * lam > t.EXITS_NEEDED * norm * shifted * cosine
     share = progress(m)
-    slow_lr = m.lr < _usable_lr(m)
-    still = is_critical(m) or (share is not None and share < t.PROGRESS and not (slow_lr and _gradient_could_gain(m)))
-    return still and max(m.lr / (1.0 - m.momentum), _usable_lr(m)) * lam * t.HORIZON >= t.EXITS_NEEDED
+    pace = (m.step_size or 0.0) / (1.0 - m.momentum)
+    usable = max(pace, _usable_lr(m))
+    still = is_critical(m) or (share is not None and share * usable / pace < t.PROGRESS)
+    return still and usable * lam * t.HORIZON >= t.EXITS_NEEDED
 
 
 def _usable_lr(m: Measurements) -> float:
     """A learning rate that gradient descent could use here: a schedule's last lr near 0 makes no minimum of a saddle.
 
-    USABLE_EDGE of the stability edge 2/lambda_max; with it |lambda_min| counts from 5 % of lambda_max.
+    USABLE_EDGE of the stability edge 2/|lambda|, of the end of larger modulus; with it |lambda_min| counts from 5 % of
+    lambda_max.
     """
-    lam = m.lambda_max.value or 0.0
+    lam = max(m.lambda_max.value or 0.0, abs(m.lambda_min.value or 0.0))
     return t.USABLE_EDGE * 2.0 / lam if lam > 0 else 0.0
 
 
@@ -130,7 +166,8 @@ def is_near_saddle(m: Measurements) -> bool:
     """Whether |g| is on the scale at which the negative curvature matters.
 
     SAM: rho_eff|lambda_min| ≥ NEAR_SADDLE. USAM's radius says nothing about |g|: there the loss depth
-    |g|²/(2|lambda_min|) must be a small share of the remaining loss, where that is known.
+    |g|²/(2|lambda_min|) must be a small share of the remaining loss, where that is known; elsewhere the
+    shifted gradient must point uphill, or the next steps not lower the loss, as where a captured direction is climbed.
 
     Source: theory F4.
     """
@@ -143,7 +180,7 @@ def is_near_saddle(m: Measurements) -> bool:
         radius = m.bottom_directions[0].effective_radius if m.bottom_directions else m.effective_radius
         return radius * abs(lam) >= t.NEAR_SADDLE
     if m.loss_lower_bound is None or m.loss.value is None:
-        return False
+        return lowers_loss(m) is False or m.gradient_cosine.high < 0
     return (m.grad_norm.value or 0.0) ** 2 / (2 * abs(lam)) <= t.DEPTH * (m.loss.value - m.loss_lower_bound)
 
 

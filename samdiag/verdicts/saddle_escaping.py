@@ -5,7 +5,7 @@ from __future__ import annotations
 from samdiag.types import Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.reading import shown
-from samdiag.verdicts.saddle import applicable, confidence, evidence
+from samdiag.verdicts.saddle import applicable, confidence, evidence, forecast_clause
 
 
 def judge(m: Measurements) -> Finding | None:
@@ -19,11 +19,11 @@ def judge(m: Measurements) -> Finding | None:
     return Finding(
         verdict="saddle-escaping",
         severity=Severity.INFO,
-        confidence=confidence(m),
+        confidence=confidence(m, capture),
         evidence=evidence(m, capture),
         message=(
             f"near a saddle (lambda_min = {shown(m.lambda_min.value)}), but SAM leaves it at "
-            f"{100 / capture.slowdown:.0f} % of SGD's rate."
+            f"{100 / capture.slowdown:.0f} % of SGD's rate{forecast_clause(m, capture)}."
         ),
         source="KIM (arXiv 2301.06308) Thm 1; docs/theory.md A4",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from samdiag.types import Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.reading import shown
-from samdiag.verdicts.saddle import applicable, batch_sentence, confidence, evidence
+from samdiag.verdicts.saddle import applicable, batch_sentence, confidence, evidence, forecast_clause
 
 
 def judge(m: Measurements) -> Finding | None:
@@ -22,13 +22,13 @@ def judge(m: Measurements) -> Finding | None:
     return Finding(
         verdict="saddle-slowdown",
         severity=Severity.WARNING,
-        confidence=confidence(m),
+        confidence=confidence(m, capture),
         evidence=evidence(m, capture),
         message=(
             f"SAM leaves this saddle {'' if m.spectrum_complete else 'at least '}{capture.slowdown:.3g} times "
             "slower than SGD would: "
             f"lambda_min = {shown(m.lambda_min.value)}, effective radius "
-            f"{capture.negatives[0].radius:.3g}.{batch_sentence(m)}"
+            f"{capture.negatives[0].radius:.3g}{forecast_clause(m, capture)}.{batch_sentence(m)}"
         ),
         source="KIM (arXiv 2301.06308) Thm 1 and Sec. 4, graded; docs/theory.md A4",
     )

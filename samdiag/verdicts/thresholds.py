@@ -6,9 +6,9 @@ from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.theory.prescription import KEPT_FRACTION
 
 HALLUCINATION_RATIO = SIGNATURE_RATIO  # theory B6: 207 of 216 spontaneous cases; a choice made on toys
-BOUNCE_RATIO = (
-    2.0  # theory B6, A9: a bounce has |g+|/|g| = 2(1+gamma)/(eta·lam) > 2 wherever gradient descent is stable
-)
+QUADRATIC_FAILS = 0.5  # of |He|: beyond it the second-order picture at x is not that at radius rho
+SURVIVES = 0.5  # of |g| at the predicted fixed point: 1 at a hallucination, 0 in a linear trap, nothing seen between
+BOUNCE_RATIO = 2.0  # theory B6, A9: a bounce has |g+|/|g| = 2(1+gamma)/(eta·lam), > 2 below half the edge of stability
 BOUNCE_COSINE = -0.5  # exact period-2 gives −1; half of it says that the gradient's larger part flips
 SLOWDOWN = 1.0 / KEPT_FRACTION  # slower than the kept escape fraction of theory D1 allows
 PRACTICAL_CAPTURE = (

@@ -6,13 +6,15 @@ from samdiag.theory.edge import stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.capture import Fate, read_capture
+from samdiag.verdicts.hallucination import outranks_saddle
 from samdiag.verdicts.reading import (
     is_critical,
-    is_downhill_hallucination,
     is_hallucination_candidate,
     is_near_saddle,
     is_small_loss,
     leaving_is_worth_it,
+    run_batches,
+    run_update_ratio,
     shown,
 )
 from samdiag.verdicts.unstable import edge_position
@@ -32,10 +34,27 @@ def fallback(m: Measurements) -> Finding:
     """The finding when no verdict holds: neither progress nor a reason for its absence."""
     return _finding(
         m,
-        [
-            "no test decides: SAM's next steps do not lower the loss, and neither a saddle, a bounce, nor a "
-            "hallucinated point explains it" + ("" if m.lr is not None else "; --lr would allow more tests")
-        ],
+        [_unexplained(m) + ("" if m.lr is not None else "; --lr would allow more tests")],
+    )
+
+
+def _unexplained(m: Measurements) -> str:
+    """What is seen, where no finding holds."""
+    plain = m.lookahead_loss_sgd is not None and m.loss.value is not None and m.lookahead_loss_sgd > m.loss.value
+    if plain and m.weight_decay > 0:
+        return (
+            f"weight decay {m.weight_decay:.3g}, which is not part of the loss, moves the weights more than the "
+            "gradient does: plain steps raise the loss as well"
+        )
+    position, edge = edge_position(m), stability_edge(m.momentum, nesterov=m.nesterov)
+    if position is not None and abs(position[1] / edge - 1.0) <= t.MARGIN_NORMALISED:
+        return (
+            f"the step is within {100 * t.MARGIN_NORMALISED:.0f} % of the edge of stability, lr × curvature = "
+            f"{position[1]:.4g} against {edge:.3g}, and its next steps raise the loss"
+        )
+    return (
+        "no test decides: SAM's next steps do not lower the loss, and neither a saddle, a bounce, nor a hallucinated "
+        "point explains it"
     )
 
 
@@ -62,8 +81,8 @@ def _reasons(m: Measurements) -> list[str]:
         found.append(f"the Hessian products failed their self-check: {m.self_check.reason}")
     if is_hallucination_candidate(m) is None:
         found.append(
-            f"the shifted gradient may or may not vanish: ratio {shown(m.update_ratio.value)} ± "
-            f"{m.update_ratio.spread():.2g} against "
+            f"the shifted gradient may or may not vanish{run_batches(m)}: ratio {shown(run_update_ratio(m).value)} ± "
+            f"{run_update_ratio(m).spread():.2g} against "
             f"{t.HALLUCINATION_RATIO}; more --samples would tell"
         )
     if m.self_check.passed:
@@ -73,7 +92,7 @@ def _reasons(m: Measurements) -> list[str]:
 
 
 def _saddle_reasons(m: Measurements) -> list[str]:
-    if is_downhill_hallucination(m) or not leaving_is_worth_it(m):
+    if outranks_saddle(m) or not leaving_is_worth_it(m):
         return []
     capture = read_capture(m)
     if is_critical(m) and capture.sign_uncertain and not is_small_loss(m):
@@ -100,7 +119,7 @@ def _saddle_reasons(m: Measurements) -> list[str]:
 
 
 def _edge_reasons(m: Measurements) -> list[str]:
-    position, edge = edge_position(m), stability_edge(m.momentum)
+    position, edge = edge_position(m), stability_edge(m.momentum, nesterov=m.nesterov)
     if position is None or not is_critical(m) or not position[0] <= edge <= position[2]:
         return []
     return [f"the step sits on the edge of stability: lr × curvature = {position[1]:.4g} against {edge:.3g}"]

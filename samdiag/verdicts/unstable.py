@@ -11,13 +11,13 @@ from samdiag.verdicts.reading import lowers_loss
 def edge_position(m: Measurements) -> tuple[float, float, float] | None:
     """eta·mu over all directions: the largest lower end of an error bar, the largest value, the largest upper end.
 
-    The first above the edge is instability for certain; the last above it leaves it open. USAM: mu = lam(1 + rho·lam).
-    Normalised variants: mu = lam, because their perturbation only makes them bounce, on a finite cycle (A9); what
-    diverges is what plain gradient descent diverges on. None without lr.
+    eta is lr(1 − dampening). The first above the edge is instability for certain; the last above it leaves it open.
+    USAM: mu = lam(1 + rho·lam). Normalised variants: mu = lam, because their perturbation only makes them bounce, on a
+    finite cycle (A9); what diverges is what plain gradient descent diverges on. None without lr.
 
     Source: theory A1, A9.
     """
-    if m.lr is None:
+    if m.step_size is None:
         return None
     bars = []
     for d in (*m.top_directions, *m.bottom_directions):
@@ -27,16 +27,16 @@ def edge_position(m: Measurements) -> tuple[float, float, float] | None:
     if not bars:
         return None
     lows, values, highs = zip(*bars, strict=True)
-    return m.lr * max(lows), m.lr * max(values), m.lr * max(highs)
+    return m.step_size * max(lows), m.step_size * max(values), m.step_size * max(highs)
 
 
 def judge(m: Measurements) -> Finding | None:
-    """`unstable` when eta·mu exceeds 2(1+gamma) beyond its error bars.
+    """`unstable` when eta·mu exceeds 2(1+gamma), Nesterov 2(1+gamma)/(1+2gamma), beyond its error bars.
 
     Source: theory A1; KIM Thm 1 (upper end of the window).
     """
     position = edge_position(m)
-    edge = stability_edge(m.momentum)
+    edge = stability_edge(m.momentum, nesterov=m.nesterov)
     if position is None or not m.self_check.passed or position[0] <= edge:
         return None
     passing = lowers_loss(m) is True or m.batch_norm  # a transient, or not training's curvature
@@ -52,7 +52,8 @@ def judge(m: Measurements) -> Finding | None:
             "momentum": m.momentum,
         },
         message=(
-            f"lr × curvature = {position[1]:.3g} exceeds the stability edge 2(1+momentum) = {edge:.3g}: "
+            f"lr × curvature = {position[1]:.3g} exceeds the stability edge "
+            f"{'2(1+momentum)/(1+2·momentum)' if m.nesterov else '2(1+momentum)'} = {edge:.3g}: "
             "the iteration is thrown away from this point along the sharpest direction"
             + (", although its next steps may still lower the loss." if passing else ".")
         ),
