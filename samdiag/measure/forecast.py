@@ -16,7 +16,7 @@ from samdiag.measure.opening import Opened
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum
 from samdiag.theory.quadratic import DIVERGES, DRIFTS, LEAVES, STAYS, Course, simulate
-from samdiag.theory.saddle import escape_excess
+from samdiag.theory.saddle import escape_excess, momentum_frees_maximum
 from samdiag.types import Forecast
 
 NAMES = {STAYS: "stays", LEAVES: "leaves", DIVERGES: "diverges"}
@@ -61,7 +61,7 @@ def forecast(
     basis = Basis.of(spectrum, gap)
     runs = _nearby(spectrum, basis, gap, settings)
     course = _run(runs, basis, settings, steps)
-    while _is_unfinished(course) and 2 * steps <= MOST_STEPS:
+    while _is_unfinished(course, spectrum, settings) and 2 * steps <= MOST_STEPS:
         steps *= 2
         course = _run(runs, basis, settings, steps)
     if _model_error(objective, gap, basis, runs, course) > MODEL_ERROR:
@@ -87,12 +87,20 @@ def _run(runs: Runs, basis: Basis, settings: MeasureSettings, steps: int) -> Cou
     )
 
 
-def _is_unfinished(course: Course) -> bool:
-    """Whether all that keeps the runs from agreeing are some that the horizon cut off, growing or in a chaotic trap."""
+def _is_unfinished(course: Course, spectrum: Spectrum, settings: MeasureSettings) -> bool:
+    """Whether runs that the horizon cut off may still end otherwise.
+
+    They do where others have left, where a component grew until the end, and where momentum is enough to carry SAM out
+    of a maximum (A8): then they wander in a trap that each of them leaves in its own time.
+    """
     outcome = course.outcome
     cut = ((outcome == STAYS) | (outcome == DRIFTS)) & ~course.settled
-    left, settled = bool((outcome == LEAVES).any()), bool(course.settled.any())
-    return bool((outcome == DRIFTS).any() or (cut.any() and left)) and not (left and settled)
+    left = bool((outcome == LEAVES).any())
+    if not cut.any() or (left and course.settled.any()):
+        return False  # nothing is cut off, or they disagree for good
+    lam, eta = spectrum.bottom[0].value or 0.0, settings.step_size or 0.0
+    wandering = momentum_frees_maximum(lam, eta, settings.momentum, nesterov=settings.nesterov)
+    return left or bool((outcome == DRIFTS).any()) or wandering
 
 
 def _horizon(spectrum: Spectrum, settings: MeasureSettings) -> int | None:

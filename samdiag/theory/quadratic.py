@@ -32,7 +32,7 @@ class Course:
 
     Attributes:
         outcome: [runs] STAYS; LEAVES along a negative direction; DIVERGES by too large a step; DRIFTS: still there at
-            the horizon, but some component is still growing.
+            the horizon, but along some negative direction it is still growing.
         steps: [runs] when it left or diverged; else how far it was followed.
         settled: [runs] whether it came to a cycle, or decays steadily, so that it stays for good.
         path: [points, d] displacements of the first run from its start, at steps 1, 2, 4, … and where it ends.
@@ -248,7 +248,8 @@ class _Runs:
         if len(self.followed) and self.followed[0] == 0:
             self.path.append(self.y[0].copy())
         if len(self.followed) and len(self.history) >= PARTS:
-            drifting = self.followed[_is_growing(np.array(self.history)[:, self.followed]).any(axis=1)]
+            grows = _is_growing(np.array(self.history)[:, self.followed]) & np.isfinite(self.limit)
+            drifting = self.followed[grows.any(axis=1)]
             self.outcome[drifting] = DRIFTS
         return Course(outcome=self.outcome, steps=self.steps, settled=self.settled, path=np.array(self.path))
 

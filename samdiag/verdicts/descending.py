@@ -7,6 +7,7 @@ from samdiag.theory.edge import bounce_gradient, stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.reading import (
+    decay_outweighs,
     is_near_saddle,
     is_stalled,
     lowers_loss,
@@ -68,6 +69,8 @@ def judge(m: Measurements) -> Finding | None:
     swings = down is False and _swings_past(m)
     if is_stalled(m) or m.gradient_cosine.value is None or (down is False and not swings):
         return None
+    if decay_outweighs(m) and (m.lambda_min.value or 0.0) < 0:
+        return None  # the decay climbs, and a trial that ends lower only swings
     if (m.gradient_cosine.low if down is None else m.gradient_cosine.value) <= 0:
         return None
     share = progress(m)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from samdiag.types import Estimate, Measurements
 from samdiag.verdicts import thresholds as t
 
@@ -91,6 +93,12 @@ def lowers_loss(m: Measurements) -> bool | None:
     if abs(gain) <= 2.0 * m.lookahead_error and m.lookahead_error > 0:  # two standard errors
         return None
     return gain > max(m.loss_change.error, 1e-12 * abs(m.loss.value))
+
+
+def decay_outweighs(m: Measurements) -> bool:
+    """Whether weight decay is stronger than every curvature: the weights go to 0, whatever the loss does."""
+    curvatures = (abs(e.value) + e.spread() for e in (m.lambda_max, m.lambda_min) if e.value is not None)
+    return m.weight_decay > max(curvatures, default=math.inf)
 
 
 def is_small_loss(m: Measurements) -> bool:

@@ -8,6 +8,7 @@ from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.capture import Fate, read_capture
 from samdiag.verdicts.hallucination import outranks_saddle
 from samdiag.verdicts.reading import (
+    decay_outweighs,
     is_critical,
     is_hallucination_candidate,
     is_near_saddle,
@@ -41,10 +42,10 @@ def fallback(m: Measurements) -> Finding:
 def _unexplained(m: Measurements) -> str:
     """What is seen, where no finding holds."""
     plain = m.lookahead_loss_sgd is not None and m.loss.value is not None and m.lookahead_loss_sgd > m.loss.value
-    if plain and m.weight_decay > 0:
+    if decay_outweighs(m) or (plain and m.weight_decay > 0):
         return (
             f"weight decay {m.weight_decay:.3g}, which is not part of the loss, moves the weights more than the "
-            "gradient does: plain steps raise the loss as well"
+            "gradient does, in plain steps as well"
         )
     position, edge = edge_position(m), stability_edge(m.momentum, nesterov=m.nesterov)
     if position is not None and abs(position[1] / edge - 1.0) <= t.MARGIN_NORMALISED:

@@ -31,12 +31,17 @@ def pushed_by_its_own_gradient(case: Case) -> bool:
 
 
 def treated(count: int, seed: int) -> list[tuple[bool, str]]:
-    """(pushed by its own gradient, what becomes of it) for every held case after its prescription."""
+    """(pushed by its own gradient, what becomes of it) for every case that SAM is held at, and SGD would leave in time,
+    after its prescription.
+    """
     cases = [c for c in random_cases(count, seed) if c.variant == "sam"]
+    plain = simulate(cases, steps=STEPS, plain=True).outcome
     held = []
-    for case, outcome in zip(cases, simulate(cases, steps=STEPS).outcome, strict=True):
+    for case, outcome, without in zip(cases, simulate(cases, steps=STEPS).outcome, plain, strict=True):
+        if (outcome, without) != ("stays", "leaves"):
+            continue
         diagnosis = examine(case)
-        if outcome == "stays" and diagnosis.verdict in ("saddle-attraction", "saddle-slowdown"):
+        if diagnosis.verdict in ("saddle-attraction", "saddle-slowdown"):
             assert diagnosis.prescription is not None
             if diagnosis.prescription.rho.recommended is not None:
                 held.append(prescribed(case, diagnosis))

@@ -181,8 +181,12 @@ def test_hallucination_needs_every_live_mode_to_be_stable() -> None:
 def test_a_bounce_needs_the_ratio_the_rise_and_the_flip() -> None:
     assert verdict(bouncing()) == "bounce"
     for change in (
-        {"gradient_ratio": est(2.1, 0.2)},
-        {"gradient_ratio": est(1.9)},
+        {
+            "gradient_ratio": est(2.1, 0.2),
+            "lookahead_loss": 1 / 360,
+        },  # a descent with large steps flips too
+        {"gradient_ratio": est(1.9), "lookahead_loss": 1 / 360},
+        {"gradient_ratio": est(0.9)},
         {"loss_change": est(0.01, 0.02)},
         {"lookahead_cosine": -0.4},
         {"lookahead_cosine": None},
@@ -190,6 +194,7 @@ def test_a_bounce_needs_the_ratio_the_rise_and_the_flip() -> None:
     ):
         assert "bounce" not in names(bouncing(**change))
     assert "bounce" in names(bouncing(gradient_ratio=est(2.3, 0.2)))
+    assert "bounce" in names(bouncing(gradient_ratio=est(1.4)))  # between half the stability edge and the edge (A9)
 
 
 def test_a_degenerate_critical_point_is_undecided() -> None:
