@@ -97,8 +97,8 @@ def largest_safe(
         safe = SafeRho(value=points[-1].rho, binding=None, verdict=None, above=None, bounds=ordered)
         return safe, ()
     above = points[first]
+    binding = _constraint(points[first:])
     if first == 0:
-        binding = CONSTRAINTS.get(above.verdict, above.verdict)
         return SafeRho(value=None, binding=binding, verdict=above.verdict, above=above.rho, bounds=ordered), ()
     below, added = points[first - 1], []
     for _ in range(REFINEMENTS):
@@ -110,12 +110,19 @@ def largest_safe(
             below = middle
     safe = SafeRho(
         value=below.rho,
-        binding=CONSTRAINTS.get(above.verdict, above.verdict),
+        binding=binding,
         verdict=above.verdict,
         above=above.rho,
         bounds=ordered,
     )
     return safe, tuple(added)
+
+
+def _constraint(harmful: Sequence[SweepPoint]) -> str:
+    """What binds: the constraint of the first decided harm from here on; an `undecided` alone names none."""
+    decided = (p for p in harmful if is_harmful(p) and p.verdict != "undecided")
+    first = next(decided, harmful[0])
+    return CONSTRAINTS.get(first.verdict, first.verdict)
 
 
 def theory_bounds(m: Measurements) -> tuple[tuple[str, float], ...]:

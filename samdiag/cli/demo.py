@@ -84,7 +84,9 @@ def perform(name: str, out: Path, *, seed: int = 0) -> Outcome:
     experiment = _found(name)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _telling(experiment.name) as tell:
+        from samdiag.gallery.training import one_thread
+
+        with _telling(experiment.name) as tell, one_thread():  # networks this small only wait for a second one
             return experiment.run(out, seed, tell)
     except OSError as error:
         what = f"cannot write to {out}: {error.strerror or error}"

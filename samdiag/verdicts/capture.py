@@ -193,6 +193,8 @@ def _judge(m: Measurements, direction: Direction, all_negative: list[Direction])
     outcome, settled = foreseen(m), False
     if outcome is not None and _is_open_to_forecast(m, direction, fate, outcome, freed=freed):
         fate, doubt, settled = *_after_forecast(outcome, doubt), True
+    if m.variant == "gsam" and fate is Fate.FREE:
+        fate, doubt = Fate.MARGINAL, "SAM would leave, but GSAM's orthogonal part holds some saddles that SAM leaves"
     rate = escape_rate(direction.eigenvalue.value or 0.0, now, m.weight_decay)
     if fate is Fate.FREE and rate <= 0:  # freed by momentum: as fast as without SAM
         rate = abs(direction.eigenvalue.value or 0.0) - m.weight_decay

@@ -173,9 +173,10 @@ def _usable_lr(m: Measurements) -> float:
 def is_near_saddle(m: Measurements) -> bool:
     """Whether |g| is on the scale at which the negative curvature matters.
 
-    SAM: rho_eff|lambda_min| ≥ NEAR_SADDLE. USAM's radius says nothing about |g|: there the loss depth
-    |g|²/(2|lambda_min|) must be a small share of the remaining loss, where that is known; elsewhere the
-    shifted gradient must point uphill, or the next steps not lower the loss, as where a captured direction is climbed.
+    SAM: rho_eff|lambda_min| ≥ NEAR_SADDLE, or a run that stands still at a small depth. Depth is the share of the
+    remaining loss that |g|²/(2|lambda_min|) is, where that is known; it alone counts for USAM, whose radius says
+    nothing about |g|. Elsewhere USAM's shifted gradient must point uphill, or the next steps not lower the loss, as
+    where a captured direction is climbed.
 
     Source: theory F4.
     """
@@ -184,12 +185,13 @@ def is_near_saddle(m: Measurements) -> bool:
         return False
     if is_critical(m):
         return True
+    shallow = None
+    if m.loss_lower_bound is not None and m.loss.value is not None:
+        shallow = (m.grad_norm.value or 0.0) ** 2 / (2 * abs(lam)) <= t.DEPTH * (m.loss.value - m.loss_lower_bound)
     if m.variant != "usam":
         radius = m.bottom_directions[0].effective_radius if m.bottom_directions else m.effective_radius
-        return radius * abs(lam) >= t.NEAR_SADDLE
-    if m.loss_lower_bound is None or m.loss.value is None:
-        return lowers_loss(m) is False or m.gradient_cosine.high < 0
-    return (m.grad_norm.value or 0.0) ** 2 / (2 * abs(lam)) <= t.DEPTH * (m.loss.value - m.loss_lower_bound)
+        return radius * abs(lam) >= t.NEAR_SADDLE or (shallow is True and is_stalled(m))
+    return lowers_loss(m) is False or m.gradient_cosine.high < 0 if shallow is None else shallow
 
 
 def shown(value: float | None, digits: int = 3) -> str:

@@ -392,3 +392,20 @@ def test_the_lookahead_steps_with_nesterov_and_dampening_as_torch_does() -> None
         expected = 3 * (sum(last) / len(last) - sum(middle) / len(middle))
         # torch's very first step is undamped, which a run that goes on has long behind it
         assert trial.change == pytest.approx(expected, rel=1e-9 if "nesterov" in options else 0.25)
+
+
+def test_gsam_is_held_where_sam_is_and_open_where_sam_leaves() -> None:
+    """x² − y²: capture carries over, freedom does not (theory A10)."""
+    from tests.verdicts.quadratics import Point
+
+    lam = torch.tensor([2.0, -2.0], dtype=torch.float64)
+
+    def verdict(x: tuple[float, float], variant: str) -> str:
+        problem = Problem(
+            model=Point(x), loss=lambda m, _: 0.5 * (lam * m.w * m.w).sum(), batches=[0], num_samples=lambda _: 1
+        )
+        return samdiag.diagnose(problem, rho=0.1, lr=0.01, variant=variant).verdict
+
+    assert (verdict((1e-4, 1e-3), "sam"), verdict((1e-4, 1e-3), "gsam")) == ("saddle-attraction", "saddle-attraction")
+    assert verdict((0.001, 0.2), "sam") in ("saddle-escaping", "saddle-slowdown")
+    assert verdict((0.001, 0.2), "gsam") == "undecided"
