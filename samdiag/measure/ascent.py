@@ -167,7 +167,8 @@ def asam_samsung(x: Tensor, g: Tensor, rule: Rule) -> Ascent:
 def gsam(x: Tensor, g: Tensor, rule: Rule) -> Ascent:
     """SAM's ascent, and a descent along g+ − alpha·(part of g orthogonal to g+).
 
-    At g+ = 0 what is left is −alpha·g: GSAM does not stand still where SAM is hallucinated, it climbs.
+    Exactly at g+ = 0 what is left is −alpha·g, but nearby GSAM turns until g+ is parallel to g and hovers there at a
+    few times eta·alpha·|g| (in one dimension it is SAM): a hallucination of SAM is one of GSAM.
 
     Source: Zhuang et al., Surrogate Gap Minimization Improves Sharpness-Aware Training, algorithm 1.
     """

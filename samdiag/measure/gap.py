@@ -54,7 +54,7 @@ def measure_gap(objective: Objective, here: Point, rule: Rule, *, weight_decay: 
             f"{float(torch.linalg.vector_norm(ascent.displacement)):.3g}",
             "rho is too large for this loss: SAM itself would fail here; try a smaller --rho",
         )
-    found = _estimates(objective, here, there, ascent, weight_decay, population)
+    found = _estimates(objective, here, there, weight_decay, population)
     noise = trace_of_noise(here.losses.counts, here.squared_norms, here.norm**2)
     in_metric = noise
     if ascent.metric is not None:
@@ -91,7 +91,7 @@ def _widened(estimate: Estimate, bias: float) -> Estimate:
 
 
 def _estimates(
-    objective: Objective, here: Point, there: Point, ascent: Ascent, weight_decay: float, population: int | None
+    objective: Objective, here: Point, there: Point, weight_decay: float, population: int | None
 ) -> dict[str, Estimate]:
     """Norms, ratio and cosine; their standard errors from û·g_b, û+·g_b, û·g+_b, û+·g+_b of every batch."""
     a, b = here.norm, there.norm
@@ -117,7 +117,7 @@ def _estimates(
 
     ratio = Estimate(value=b / a, sampling_error=error(ratios)) if a > 0 else UNKNOWN
     decayed = here.gradient + weight_decay * here.x
-    moved = ascent.mix.direction(here.gradient, there.gradient) + weight_decay * here.x
+    moved = there.gradient + weight_decay * here.x
     total = float(torch.linalg.vector_norm(decayed))
     update = float(torch.linalg.vector_norm(moved)) / total if total > 0 else None
     return {

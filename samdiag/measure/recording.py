@@ -140,7 +140,7 @@ def _notes(s: Stages) -> tuple[str, ...]:
     if s.settings.variant == "gsam":
         notes.append(
             f"gsam with alpha = {s.settings.alpha:g}: fates of directions are SAM's; in simulation GSAM left none of "
-            "319 saddles that hold SAM, and stayed at some that SAM leaves (docs/theory.md A10)"
+            "5926 saddles that hold SAM, and stayed at some that SAM leaves (docs/theory.md A10)"
         )
     if s.settings.variant == "asam-samsung":
         notes.append(f'asam-samsung with eta_a = {s.settings.eta_a:g}, on parameters named "weight"')

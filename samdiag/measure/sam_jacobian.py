@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -120,13 +120,19 @@ def measure_jacobian(
     if gap.ascent.bracket is None:
         return None
     decay, dim = settings.update_decay, objective.num_params
+    vanishing = (gap.update_ratio.value or 0.0) < SIGNATURE_RATIO
+    mixed = gap.ascent.mix.alpha != 0 and not vanishing
+    if not mixed:
+        rule = replace(
+            rule, alpha=0.0
+        )  # where g+ vanishes GSAM's direction has no derivative, and it hovers about SAM's
     product = jacobian_product(objective, gap.here.x, rule, weight_decay=decay, groups=groups)
     errors: list[float] | None = None
     matrix: NDArray[np.float64] | None = None
     basis = torch.eye(dim if dim <= DENSE else 0, dtype=torch.float64, device=objective.device)
     if dim <= DENSE:
         matrix, route = torch.stack([product(e) for e in basis], dim=1).cpu().numpy(), "dense"
-    elif groups is None and gap.ascent.mix.alpha == 0 and not outer:
+    elif groups is None and not mixed and not outer:
         (matrix, basis), route = _reduced(objective, gap, settings), "reduced"
     if matrix is not None:
         values = [complex(v) for v in np.linalg.eigvals(matrix)]
@@ -159,7 +165,7 @@ def _surviving_gradient(
     Source: theory B1, B3 (D).
     """
     here, there = gap.here, gap.there
-    update = gap.ascent.mix.direction(here.gradient, there.gradient) + weight_decay * here.x
+    update = there.gradient + weight_decay * here.x
     largest = float(np.linalg.norm(matrix, ord=2))
     if here.norm == 0 or largest == 0:
         return None

@@ -147,25 +147,52 @@ def test_gsam_takes_off_the_orthogonal_part() -> None:
     assert float((direction - shifted).norm()) == pytest.approx(0.3 * float(g.norm()) * sine)
 
 
-def test_gsam_does_not_stand_still_where_sam_is_hallucinated() -> None:
-    """1 − cos x at pi + 1.2, rho = pi + 1.2: g+ = 0, and GSAM climbs with −alpha·g."""
+def test_gsam_is_hallucinated_where_sam_is() -> None:
+    """1 − cos x at pi + 1.2, rho = pi + 1.2: in one dimension GSAM is SAM, beside g+ = 0 it hovers."""
 
     class Point(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.w = nn.Parameter(torch.tensor([math.pi + 1.2], dtype=torch.float64))
 
-    def examine(**settings: Any) -> samdiag.Diagnosis:
+    for settings in ({}, {"variant": "gsam", "alpha": 0.8}):
         problem = Problem(
             model=Point(), loss=lambda m, _: (1 - torch.cos(m.w)).sum(), batches=[0], num_samples=lambda _: 1
         )
-        return samdiag.diagnose(problem, rho=math.pi + 1.2, lr=0.05, **settings)
+        assert samdiag.diagnose(problem, rho=math.pi + 1.2, lr=0.05, **settings).verdict == "hallucinated-minimizer"
 
-    assert examine().verdict == "hallucinated-minimizer"
-    other = examine(variant="gsam", alpha=0.4)
-    assert other.verdict != "hallucinated-minimizer"
-    assert other.measurements is not None
-    assert other.measurements.update_ratio.value == pytest.approx(0.4, abs=1e-6)
+
+@pytest.mark.parametrize("curvatures", [(3.0, 3.0, 3.0), (3.0, 1.0, 0.3)])
+def test_noise_that_cancels_over_the_batches_is_no_noise_of_their_mean(curvatures: tuple[float, ...]) -> None:
+    """A bowl with 32 noisy batches near its floor: the mean of rho·H·u_b is small, and known to a share of |g_b|."""
+    lam = torch.tensor(curvatures, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(512, 3, generator=generator, dtype=torch.float64)
+    centres -= centres.mean(dim=0)
+
+    class Point(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([0.03, 0.02, 0.02], dtype=torch.float64))
+
+    def loss(model: Point, batch: Tensor) -> Tensor:
+        return 0.5 * (lam * (model.w - batch) ** 2).sum(dim=1).mean()
+
+    def update(order: Tensor) -> Tensor:
+        x = torch.tensor([0.03, 0.02, 0.02], dtype=torch.float64)
+        g = torch.stack([lam * (x - centres[part].mean(dim=0)) for part in order.split(16)])
+        return (g + lam * 0.5 * g / g.norm(dim=1, keepdim=True)).mean(dim=0)
+
+    shuffled = [torch.randperm(512, generator=generator) for _ in range(2000)]
+    truth = float(torch.stack([update(order) for order in shuffled]).mean(dim=0).norm())
+    problem = Problem(model=Point(), loss=loss, batches=list(centres.split(16)), population=512)
+    m = samdiag.diagnose(problem, rho=0.5, lr=0.01).measurements
+    assert m is not None
+    assert m.batch_update is not None
+    found = m.batch_update.update_norm
+    assert found.value is not None
+    assert abs(found.value - truth) <= found.spread()
+    assert found.spread() < 0.5 * (m.batch_update.grad_scale.value or 0.0)  # independent batches would say 0.9
 
 
 @pytest.mark.parametrize("where", ["update", "objective"])
@@ -263,7 +290,6 @@ def test_the_mean_update_over_batches_is_what_a_loop_says() -> None:
     along = torch.stack([torch.dot(g / g.norm(), q[0]) ** 2 for g in gradients])
     assert found.radii[0].value == pytest.approx(float((0.3 * (1 - along) / norms).mean()))
     assert b.update_norm.value is not None
-    assert b.update_norm.value <= float(mean.norm())  # corrected for what scatters
     assert abs(b.update_norm.value - float(mean.norm())) <= b.update_norm.spread()
 
 
