@@ -57,6 +57,8 @@ def draw(sweep: Sweep, path: Path) -> None:
         changes = [abs(_value(p.loss_change)) for p in sweep.points]
         if max(changes, default=0.0) > 100 * min(changes, default=1.0):
             second.set_yscale("symlog", linthresh=1e-3 * max(changes))
+        if all(_value(p.loss_change) >= 0 for p in sweep.points):
+            second.set_ylim(bottom=0)
         second.set_ylabel("f(x+) − f(x), in units of the loss")
         second.set_title("What the ascent step does to the loss")
         shares = [math.nan if p.retained_escape_rate is None else p.retained_escape_rate for p in sweep.points]
