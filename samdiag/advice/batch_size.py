@@ -13,15 +13,15 @@ MAX_HEATING = 16.0  # times; leaving needs 4(rho_eff|lam|)², so this serves dir
 
 
 def keep(situation: Situation, reason: str) -> Advice:
-    """The present batch size; None where neither it nor the size of the full batch is known."""
-    size = situation.batch_size
+    """The present ascent batch; None where neither it nor the size of the full batch is known."""
+    size = situation.ascent_batch
     return Advice(current=size, recommended=size, interval=None, binding=None, reason=reason, source=SOURCE)
 
 
 def silence(situation: Situation, reason: str) -> Advice:
     """No recommendation, and why."""
     return Advice(
-        current=situation.batch_size, recommended=None, interval=None, binding=None, reason=reason, source=SOURCE
+        current=situation.ascent_batch, recommended=None, interval=None, binding=None, reason=reason, source=SOURCE
     )
 
 
@@ -44,7 +44,7 @@ def free(situation: Situation) -> Advice:
         return silence(
             situation, "in USAM the batch size never frees a captured saddle: its radius does not shrink with noise"
         )
-    if m.variant == "asam":
+    if m.variant.startswith("asam"):
         return silence(situation, "no closed form for ASAM's batch size: change rho")
     if m.noise_trace.value is None:
         return silence(situation, "the gradient noise is unknown: a single batch was analysed")
@@ -58,25 +58,28 @@ def free(situation: Situation) -> Advice:
         return silence(
             situation, f"even a single sample's noise is too weak at this rho (B ≤ {limit:.2g} would be needed)"
         )
-    if math.isinf(limit) or (m.batch_size is not None and m.batch_size <= limit):
-        return keep(situation, "the present batch size already frees the direction of lambda_min")
+    name = "batch" if m.micro_batch is None else "micro-batch"
+    present = situation.ascent_batch if m.batch_size is not None or m.micro_batch is not None else None
+    if math.isinf(limit) or (present is not None and present <= limit):
+        return keep(situation, f"the present {name} size already frees the direction of lambda_min")
     if limit < MIN_BATCH:
         return silence(
             situation,
-            f"only batches of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} "
+            f"only {name}es of {limit:.3g} samples or fewer would free it at this rho, below the {MIN_BATCH} "
             "that are prescribed",
         )
-    if situation.batch_size is not None and limit < situation.batch_size / MAX_HEATING:
+    heats = m.micro_batch is None  # a micro-batch leaves the descent's noise as it is
+    if heats and situation.batch_size is not None and limit < situation.batch_size / MAX_HEATING:
         return silence(
             situation,
             f"batches of at most {math.floor(limit)} samples would free it, but heat the gradient noise more than "
             f"{MAX_HEATING:.0f} times: change rho instead",
         )
     return Advice(
-        current=situation.batch_size,
+        current=situation.ascent_batch,
         recommended=float(math.floor(limit)),
         interval=(1.0, limit),
         binding="saddle trap",
-        reason=f"at most {math.floor(limit)} samples (the ascent batch counts) keep half of SGD's escape rate",
+        reason=f"a {name} of at most {math.floor(limit)} samples (the ascent's counts) keeps half of SGD's escape rate",
         source=SOURCE,
     )

@@ -70,7 +70,8 @@ def _leave_hallucination(situation: Situation) -> Prescription:
 def _stabilise(situation: Situation) -> Prescription:
     m = situation.m
     if situation.beyond_edge:
-        limit = stability_edge(m.momentum) / max((m.lambda_max.value or 0.0) + m.weight_decay, 1e-300)
+        edge = stability_edge(m.momentum, nesterov=m.nesterov) / (1.0 - m.dampening)
+        limit = edge / max((m.lambda_max.value or 0.0) + m.weight_decay, 1e-300)
         reason = f"the learning rate is beyond the edge of stability whatever rho is: lower it below {limit:.3g}"
         return Prescription(
             rho=rho.silence(situation, reason),
@@ -112,8 +113,8 @@ def _finish(situation: Situation, radius_advice: Advice, size: Advice, scale: fl
         reason = "nothing to speed up while the saddle captures"
         return Prescription(rho=radius_advice, momentum=momentum.silence(situation, reason), batch_size=size)
     radius = radius_advice.recommended / scale
-    new_size = size.recommended if size.binding is not None else None
-    chosen = new_size if new_size is not None else (float(m.batch_size) if m.batch_size else None)
+    new_size = size.recommended if size.binding is not None and m.micro_batch is None else None
+    chosen = new_size if new_size is not None else (float(m.batch_size) if m.batch_size else None)  # of the descent
     speed = momentum.match(situation, radius=radius, batch_size=chosen)
     steps, note = _predicted_steps(situation, radius, speed, chosen)
     return Prescription(
@@ -124,13 +125,13 @@ def _finish(situation: Situation, radius_advice: Advice, size: Advice, scale: fl
 def _predicted_steps(
     situation: Situation, radius: float, speed: Advice, batch: float | None
 ) -> tuple[float | None, tuple[str, ...]]:
-    """N_escape under the new settings, or why it cannot be given.
+    """N_escape under the new settings, or why it cannot be given; `batch` is the descent's, whose noise it is.
 
     Source: theory D4.
     """
     m, bottom = situation.m, situation.bottom
     assert bottom is not None
-    if m.lr is None:
+    if m.step_size is None:
         return None, ("escape time not predicted: the learning rate is not known",)
     lam = bottom.eigenvalue.value or 0.0
     gamma = speed.recommended if speed.recommended is not None else m.momentum
@@ -142,8 +143,9 @@ def _predicted_steps(
         noise=noise,
         exit_distance=situation.gradient_at(batch) / abs(lam),
         mu=shifted_eigenvalue(lam, radius, m.weight_decay),
-        lr=m.lr,
+        lr=m.step_size,
         momentum=gamma,
+        nesterov=m.nesterov,
         max_steps=MAX_STEPS,
     )
     if steps == 0:

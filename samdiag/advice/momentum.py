@@ -29,18 +29,18 @@ def match(situation: Situation, *, radius: float, batch_size: float | None) -> A
     Args:
         situation: the checkpoint.
         radius: effective radius along lambda_min under the recommended rho and batch size.
-        batch_size: the recommended one; None: full batch, where no noise caps momentum.
+        batch_size: the recommended one, of the descent; None: full batch, where no noise caps momentum.
 
     Source: theory D3; momentum never frees a captured direction (A3), it only speeds up a free one.
     """
     m = situation.m
     if situation.bottom is None:
         return silence(situation, "no negative eigenvalue beyond its error: nothing to escape from")
-    if m.lr is None:
+    if m.step_size is None:
         return silence(situation, "the learning rate is not known: give --lr")
     lam = situation.bottom.eigenvalue.value or 0.0
     mu = shifted_eigenvalue(lam, radius, m.weight_decay)
-    gamma = matching_momentum(lam, mu, m.lr, m.momentum, m.weight_decay)
+    gamma = matching_momentum(lam, mu, m.step_size, m.momentum, m.weight_decay, nesterov=m.nesterov)
     if gamma is None:
         why = (
             "the direction stays captured, and momentum never frees it"

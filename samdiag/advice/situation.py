@@ -54,13 +54,23 @@ class Situation:
         return self.m.batch_size if self.m.batch_size is not None else self.m.population
 
     @property
+    def ascent_batch(self) -> float | None:
+        """The samples behind one ascent gradient, which is what frees or captures: the micro-batch in m-SAM."""
+        if self.m.micro_batch is None:
+            return self.batch_size
+        return self.m.ascent_batch if self.m.ascent_batch is not None else self.m.micro_batch
+
+    @property
     def beyond_edge(self) -> bool:
         """Whether the learning rate alone is past the edge, so that no rho helps."""
         m = self.m
-        return m.lr is not None and m.lr * ((m.lambda_max.value or 0.0) + m.weight_decay) >= stability_edge(m.momentum)
+        if m.step_size is None:
+            return False
+        edge = stability_edge(m.momentum, nesterov=m.nesterov)
+        return m.step_size * ((m.lambda_max.value or 0.0) + m.weight_decay) >= edge
 
     def scale_at(self, batch_size: float) -> float:
-        """G at another batch size: √((q·g)² + tr C/B), for normalised SAM."""
+        """G at another ascent batch: √((q·g)² + tr C/m), for normalised SAM."""
         own = self.bottom.offset if self.bottom is not None else 0.0
         return math.sqrt(own**2 + self._batch_noise(batch_size))
 
@@ -84,8 +94,15 @@ class Situation:
         if self.bottom is not None:
             lam = self.bottom.eigenvalue.value or 0.0
             bounds.append((saddle_rho(g, lam, KEPT_FRACTION, m.weight_decay), "saddle trap"))
-        if m.lr is not None and (m.lambda_max.value or 0.0) > 0:
-            edge = edge_rho(max(g, self.edge_scale), m.lambda_max.value or 0.0, m.lr, m.momentum, m.weight_decay)
+        if m.step_size is not None and (m.lambda_max.value or 0.0) > 0:
+            edge = edge_rho(
+                max(g, self.edge_scale),
+                m.lambda_max.value or 0.0,
+                m.step_size,
+                m.momentum,
+                m.weight_decay,
+                nesterov=m.nesterov,
+            )
             bounds.append((edge, "edge of stability"))
         ridge = self.ridge_rho
         if ridge is not None:

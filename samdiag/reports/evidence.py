@@ -46,9 +46,9 @@ def _batch_rows(m: Measurements) -> list[EvidenceRow]:
     b = m.batch_update
     if b is None:
         return []
-    kind = f"m-SAM, batches of {b.size}"
+    kind = f"m-SAM ({b.size})"
     return [
-        _row(m, f"{kind}: E f_b(x+) − f_b(x)", b.loss_change, f"{b.num_batches} batches; above: all samples together"),
+        _row(m, f"{kind}: loss change", b.loss_change, f"mean over {b.num_batches} batches; above: one ascent for all"),
         _row(m, f"{kind}: ‖E g_b+‖", b.update_norm),
         _row(m, f"{kind}: ratio to ‖g‖", b.gradient_ratio, _ratio_note(b.gradient_ratio)),
         _row(m, f"{kind}: cosine with g", b.gradient_cosine),

@@ -101,7 +101,7 @@ def simulate(
         rho: [runs], or one for all.
         lr, momentum, dampening, nesterov, weight_decay: of the optimiser.
         normalised: SAM; False: USAM.
-        steps: horizon.
+        steps: horizon; what drifts is told from PARTS blocks on.
 
     Source: SAM as Foret et al., algorithm 1, with PyTorch's SGD; theory A (what its closed forms are held to).
     """

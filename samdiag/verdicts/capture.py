@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from samdiag.theory.edge import bounce_gradient
@@ -56,7 +56,7 @@ class Capture:
         negatives: those whose interval lies below −wd, most negative first.
         sign_uncertain: lambda_min's interval (shifted by weight decay) contains 0.
         captured: every negative direction is captured, or what is not seen is too slow to count.
-        decided: whether `captured` could be said either way.
+        decided: whether `captured` could be said either way, and how fast a free saddle is left.
         slowdown: SGD's escape exponent over the best that can be kept (a lower bound when the spectrum is incomplete);
             infinite when captured with a complete spectrum, None without negative directions.
         binding: the captured direction that would be freed last, i.e. of smallest magnitude.
@@ -101,7 +101,7 @@ def read_capture(m: Measurements) -> Capture:
         negatives=negatives,
         sign_uncertain=uncertain,
         captured=held or (stays and practically),
-        decided=Fate.FREE in fates or all_captured,
+        decided=all_captured or (Fate.FREE in fates and _is_graded(m, negatives, slowdown)),
         by_forecast=any(n.settled for n in negatives) or (all_captured and leaves) or (stays and not all_captured),
         slowdown=slowdown,
         binding=min(
@@ -280,6 +280,20 @@ def _slowdown(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> floa
         return sgd / kept
     exponents = [math.log(escape_factor(rate, m.step_size, m.momentum, nesterov=m.nesterov)) for rate in (sgd, kept)]
     return exponents[0] / exponents[1] if exponents[1] > 0 else sgd / kept  # steps too small to tell r+ from 1
+
+
+def _is_graded(m: Measurements, negatives: tuple[NegativeDirection, ...], slowdown: float) -> bool:
+    """Whether the marginal directions, were they free, would leave the grade (slowed down or not) as it is."""
+
+    if all(n.fate is not Fate.MARGINAL for n in negatives):
+        return True
+
+    def freed(n: NegativeDirection) -> NegativeDirection:
+        plain = abs(n.direction.eigenvalue.value or 0.0) - m.weight_decay
+        return replace(n, fate=Fate.FREE, rate=n.rate if n.rate > 0 else plain) if n.fate is Fate.MARGINAL else n
+
+    best = _slowdown(m, tuple(freed(n) for n in negatives))
+    return (slowdown < t.SLOWDOWN) is (min(best, slowdown) < t.SLOWDOWN)
 
 
 def _hidden_rate(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> float:

@@ -89,7 +89,7 @@ def main() -> None:
     PAGE.write_text(page(study(count, seed), seed, QUICK), encoding="utf-8")
 
 
-QUICK = 240  # cases in `make test`
+QUICK = 320  # cases in `make test`
 
 if __name__ == "__main__":
     main()

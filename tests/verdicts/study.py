@@ -44,8 +44,12 @@ class Row:
 
 
 def study(count: int, seed: int) -> list[Row]:
+    """Random cases, examined and simulated."""
+    return held_to_simulation(random_cases(count, seed))
+
+
+def held_to_simulation(cases: list[Case]) -> list[Row]:
     """Every case examined and simulated."""
-    cases = random_cases(count, seed)
     outcomes = simulate(cases, steps=STEPS).outcome
     diagnoses = [examine(case) for case in cases]
     late = _late(cases, outcomes, diagnoses)
@@ -68,16 +72,27 @@ def study(count: int, seed: int) -> list[Row]:
 
 
 def _late(cases: list[Case], outcomes: list[str], diagnoses: list[Diagnosis]) -> dict[int, str]:
-    """What becomes, within LONG steps, of cases that were to leave or diverge and had not within STEPS."""
-    moving = ("saddle-escaping", "saddle-slowdown", "unstable")
-    waiting = [
-        i
-        for i, d in enumerate(diagnoses)
-        if (d.verdict in moving or d.verdict == "undecided") and outcomes[i] == "stays"
+    """What becomes of cases that were to leave or diverge, or that a forecast left open, and had stayed for STEPS.
+
+    The claims are given LONG steps, if that is enough for them; a forecast looks no further than PATIENCE.
+    """
+    still = [i for i, outcome in enumerate(outcomes) if outcome == "stays"]
+    moving = [i for i in still if _exponent(cases[i], diagnoses[i].verdict) * LONG >= TELLABLE]
+    left_open = [
+        i for i in still if diagnoses[i].verdict == "undecided" and "disagree" in diagnoses[i].findings[0].message
     ]
-    if not waiting:
-        return {}
-    return dict(zip(waiting, simulate([cases[i] for i in waiting], steps=LONG).outcome, strict=True))
+    found: dict[int, str] = {}
+    for some, steps in ((moving, LONG), (left_open, 2 * PATIENCE)):
+        if some:
+            found |= zip(some, simulate([cases[i] for i in some], steps=steps).outcome, strict=True)
+    return found
+
+
+def _exponent(case: Case, verdict: str) -> float:
+    """Growth per step that the verdict claims; 0 where it claims none."""
+    if verdict in ("saddle-escaping", "saddle-slowdown"):
+        return escape_exponent(case)
+    return instability_exponent(case) if verdict == "unstable" else 0.0
 
 
 def compare(case: Case, diagnosis: Diagnosis, outcome: str, late: str | None) -> tuple[str, bool]:
@@ -86,31 +101,23 @@ def compare(case: Case, diagnosis: Diagnosis, outcome: str, late: str | None) ->
     if verdict in ("saddle-attraction", "minimum", "convergence-floor"):
         return ("agrees", False) if outcome == "stays" else (f"claimed to stay, {outcome}", True)
     if verdict in ("saddle-escaping", "saddle-slowdown"):
-        return _compare_moving(outcome == "leaves", late == "leaves", escape_exponent(case), outcome)
+        return _compare_moving(outcome == "leaves", late == "leaves", _exponent(case, verdict), outcome)
     if verdict == "unstable":
         moves = outcome != "stays"
-        return _compare_moving(moves, late not in (None, "stays"), instability_exponent(case), outcome)
+        return _compare_moving(moves, late not in (None, "stays"), _exponent(case, verdict), outcome)
     if verdict == "bounce":
         return _compare_bounce(case, diagnosis, outcome)
     if verdict == "descending":
         if loss_falls(case):
             return "agrees", False
-        below = case.variant == "sam" and diagnosis.findings[0].confidence == "low" and is_below_bounce(case)
-        return (
-            ("descends from below its own bounce, said with low confidence", False)
-            if below
-            else (
-                "claimed to descend, loss rises",
-                True,
-            )
-        )
+        if case.variant == "sam" and diagnosis.findings[0].confidence == "low" and is_below_bounce(case):
+            return "descends from below its own bounce, said with low confidence", False
+        return "claimed to descend, loss rises", True
     if verdict == "hallucinated-point":
         return ("agrees", False) if drifts_off(case) else ("claimed to drift off, stays put", True)
     if verdict == "undecided":
-        margins = margins_of(case, outcome, late)
-        wanted = stated_margins(diagnosis.findings[0].message)
-        inside = [m for m in margins if m in wanted]
-        return (f"undecided: {inside[0]}", False) if inside else ("undecided outside every margin", True)
+        margin = margin_of(case, outcome, late, stated_margins(diagnosis.findings[0].message))
+        return (f"undecided: {margin}", False) if margin else ("undecided outside every margin", True)
     return f"no rule for {verdict}", True
 
 
@@ -215,7 +222,7 @@ def stated_margins(message: str) -> list[str]:
     """The margins that a stated reason points at."""
     reasons = {
         "cannot be told from 1": [THRESHOLD],
-        "disagree": [FLIPS, LATE, GROWS],
+        "disagree": [LATE, FLIPS, GROWS],
         "free now, but captured once": [SLOW],
         "the swing along": [SLOW],
         "momentum may carry": [SLOW],
@@ -227,43 +234,66 @@ def stated_margins(message: str) -> list[str]:
     return [margin for words, margins in reasons.items() if words in message for margin in margins]
 
 
-def margins_of(case: Case, outcome: str, late: str | None) -> list[str]:
-    """The margins inside which the case lies, computed without samdiag."""
-    lam, wd = np.array(case.lam), case.weight_decay
+def margin_of(case: Case, outcome: str, late: str | None, stated: list[str]) -> str | None:
+    """The first of the stated margins inside which the case lies, computed without samdiag."""
+    tests = {
+        THRESHOLD: is_at_threshold,
+        DEGENERATE: has_zero_curvature,
+        ON_EDGE: lambda c: abs(edge_share(c) - 1) <= ROUNDING,
+        NEAR_EDGE: lambda c: abs(edge_share(c) - 1) <= SHIFT,
+        AT_DECAY: has_curvature_of_decay,
+        DECAY: lambda c: c.weight_decay > max(map(abs, c.lam)) or (c.weight_decay > 0 and plain_raises_loss(c)),
+        SLOW: lambda c: escape_exponent(c, plain=True) * PATIENCE < 20,
+        LATE: lambda _: late is not None and late != outcome,
+        FLIPS: flips,
+        GROWS: grows,
+    }
+    return next((margin for margin in stated if tests[margin](case)), None)
+
+
+def is_at_threshold(case: Case) -> bool:
+    """Whether rho_eff·|lam| of some negative direction is 1, or what wd leaves of it, within the margin."""
+    lam = np.array(case.lam)
     norm = float(np.linalg.norm(lam * np.array(case.x)))
-    negative = np.abs(lam[lam + wd < 0])
-    found = []
+    negative = np.abs(lam[lam + case.weight_decay < 0])
     radius = case.rho if case.variant == "usam" else case.rho / norm if norm > 0 else math.inf
-    share = radius * negative / (1 - wd / negative)
-    if (np.abs(share - 1) <= (USAM_MARGIN if case.variant == "usam" else SHIFT) * 1.1).any():
-        found.append(THRESHOLD)
-    if (np.abs(lam + wd) <= ROUNDING * np.abs(lam).max()).any():
-        found.append(DEGENERATE)
-    mu = lam * (1 + (case.rho if case.variant == "usam" else 0.0) * lam) + wd
-    if abs(case.step * mu.max() / case.edge - 1) <= ROUNDING:
-        found.append(ON_EDGE)
-    if wd > 0 and (np.abs(lam + wd) <= USAM_MARGIN * wd).any():
-        found.append(AT_DECAY)
-    if abs(case.step * mu.max() / case.edge - 1) <= SHIFT:
-        found.append(NEAR_EDGE)
-    if wd > np.abs(lam).max() or (wd > 0 and plain_raises_loss(case)):
-        found.append(DECAY)
-    if len(negative) and escape_exponent(case, plain=True) * PATIENCE < 20:
-        found.append(SLOW)
-    if late is not None and late != outcome:
-        found.append(LATE)
+    share = radius * negative / (1 - case.weight_decay / negative)
+    return bool((np.abs(share - 1) <= (USAM_MARGIN if case.variant == "usam" else SHIFT) * 1.1).any())
+
+
+def has_zero_curvature(case: Case) -> bool:
+    """Whether the update's curvature lam + wd is 0 to rounding along some direction."""
+    lam = np.array(case.lam)
+    return bool((np.abs(lam + case.weight_decay) <= ROUNDING * np.abs(lam).max()).any())
+
+
+def has_curvature_of_decay(case: Case) -> bool:
+    """Whether some eigenvalue is −wd to half a percent."""
+    wd = case.weight_decay
+    return wd > 0 and bool((np.abs(np.array(case.lam) + wd) <= USAM_MARGIN * wd).any())
+
+
+def edge_share(case: Case) -> float:
+    """eta·mu over the edge of stability, mu the largest."""
+    lam = np.array(case.lam)
+    mu = lam * (1 + (case.rho if case.variant == "usam" else 0.0) * lam) + case.weight_decay
+    return float(case.step * mu.max() / case.edge)
+
+
+def flips(case: Case) -> bool:
+    """Whether the runs near by end differently."""
     runs, begin = nearby(case)
-    fates = simulate(runs, steps=STEPS, begin=begin)
-    if len(set(fates.outcome)) > 1:
-        found.append(FLIPS)
-    elif case.variant == "sam":
-        later = simulate(runs, steps=STEPS, begin=fates.last).last
-        for run, before, after in zip(runs, fates.last, later, strict=True):
-            own = np.abs(np.array(run.lam) * np.where(np.array(run.lam) < 0, 1, 0))
-            if (own * np.abs(after) > GROWN * np.maximum(own * np.abs(before), 1e-9 * run.rho)).any():
-                found.append(GROWS)
-                break
-    return found
+    return len(set(simulate(runs, steps=STEPS, begin=begin).outcome)) > 1
+
+
+def grows(case: Case) -> bool:
+    """Whether, in some run near by, a negative direction's gradient still grows by GROWN in STEPS more steps."""
+    runs, begin = nearby(case)
+    first = simulate(runs, steps=STEPS, begin=begin).last
+    lam = np.minimum(np.array(case.lam), 0.0)
+    later = simulate(runs, steps=STEPS, begin=first).last
+    pairs = zip(first, later, strict=True)
+    return any((np.abs(lam * b) > GROWN * np.maximum(np.abs(lam * a), 1e-9 * case.rho)).any() for a, b in pairs)
 
 
 def nearby(case: Case) -> tuple[list[Case], list[np.ndarray]]:

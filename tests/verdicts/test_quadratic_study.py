@@ -13,7 +13,7 @@ from samdiag.theory.edge import bounce_gradient
 
 from .confusion import QUICK, example, page
 from .quadratics import Case, examine, random_cases, simulate
-from .study import STEPS, compare, study
+from .study import STEPS, held_to_simulation, study
 
 CLAIMS = {"saddle-attraction": "stays", "saddle-escaping": "leaves", "saddle-slowdown": "leaves"}
 
@@ -49,11 +49,8 @@ def test_verdicts_hold_on_many_random_quadratics() -> None:
 @given(seed=st.integers(10_000, 10_000_000), linear=st.booleans())
 def test_any_quadratic(seed: int, linear: bool) -> None:
     """One case from anywhere in the family."""
-    drawn = random_cases(2, seed)[int(linear)]
-    outcome = simulate([drawn], steps=STEPS).outcome[0]
-    late = simulate([drawn], steps=5 * STEPS).outcome[0] if outcome == "stays" else None
-    agreement, failed = compare(drawn, examine(drawn), outcome, late)
-    assert not failed, (agreement, drawn)
+    [row] = held_to_simulation([random_cases(2, seed)[int(linear)]])
+    assert not row.failed, (row.verdict, row.agreement, example(row))
 
 
 def case(lam: tuple[float, ...], x: tuple[float, ...], **changes: float | str) -> Case:
