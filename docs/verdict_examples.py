@@ -183,7 +183,7 @@ EXAMPLES: dict[str, Example] = {
         settings={"rho": SLOW_RHO, "lr": 0.01, "batch_size": SLOW_BATCH},
         rows=(
             "gradient ‖g‖",
-            f"m-SAM, batches of {SLOW_BATCH}: mean",
+            f"m-SAM ({SLOW_BATCH}): mean",
             "smallest eigenvalue",
             "effective radius",
             "gradient noise",

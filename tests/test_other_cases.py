@@ -20,6 +20,7 @@ import samdiag
 from samdiag.cli.app import app
 from samdiag.theory.diffusion import escape_steps, noise_variance, variance
 from samdiag.types import Diagnosis, Problem
+from tests.cli.test_cases import PROBLEM
 from tests.other_answers import Case, Draw, Vector, displacement, modes, multiplier, numpy_function
 from tests.other_cases import KINDS, cases, made, network
 from tests.other_networks import network_loss, noisy_run
@@ -298,32 +299,6 @@ def test_the_recursion_is_what_noisy_runs_do(number: int) -> None:
 
 
 # ---- the command line -------------------------------------------------------------------------------------------
-
-PROBLEM = """
-import torch
-from torch import cos, nn, sin, tanh
-
-import samdiag
-
-
-def array(values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-class Point(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros({size}, dtype=torch.float64))
-
-
-def loss(model, batch):
-    w = model.w
-    return {f}
-
-
-def problem():
-    return samdiag.Problem(model=Point(), loss=loss, batches=[0], population=1)
-"""
 
 
 def through_the_command_line(case: Case, folder: Path) -> dict[str, Any]:
