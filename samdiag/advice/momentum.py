@@ -59,6 +59,7 @@ def match(situation: Situation, *, radius: float, batch_size: float | None) -> A
         interval=(m.momentum, max(cap, m.momentum)),
         binding="noise temperature" if capped and noisy else ("0.99" if capped else "escape speed"),
         reason=f"momentum {gamma:.3g} would leave as fast as SGD does now"
+        + (f", the dampening kept at {m.dampening:g}" if m.dampening > 0 else "")
         + (f"; capped at {chosen:.3g}" if capped else ""),
         source=SOURCE,
     )

@@ -230,15 +230,17 @@ def _after_forecast(outcome: str, doubt: str) -> tuple[Fate, str]:
 def _fate(m: Measurements, direction: Direction, radius: float) -> Fate:
     """The linear test at this radius, over the eigenvalue's error bar and the test's margin."""
     margin = t.MARGIN_USAM if m.variant == "usam" else t.MARGIN_NORMALISED
-    norm, error = m.grad_norm.value or 0.0, m.grad_norm.sampling_error or 0.0
+    norm, error, spread = m.grad_norm.value or 0.0, m.grad_norm.sampling_error or 0.0, 0.0
     if m.variant != "usam" and norm > 0 and 0 < m.effective_radius < math.inf:
         scale = (
             m.rho / m.effective_radius
         )  # √(|g|² + noise), |Tg| in place of |g| for ASAM, with the same relative error
         share = norm**2 / scale**2 if m.variant in ("sam", "gsam") else max(1.0 - m.ascent_noise / scale**2, 0.0)
-        margin += 2.0 * error / norm * share
+        spread = 2.0 * error / norm * share  # of what divides rho
     e = direction.eigenvalue
-    ranges = [mu_range(e.low, e.high, radius * factor, m.weight_decay) for factor in (max(1 - margin, 0.0), 1 + margin)]
+    factors = (1 - margin) / (1 + spread), (1 + margin) / (1 - spread) if spread < 1 else math.inf
+    radii = [radius * factor if radius > 0 else 0.0 for factor in factors]
+    ranges = [mu_range(e.low, e.high, r, m.weight_decay) for r in radii]
     if min(low for low, _ in ranges) > 0:
         return Fate.CAPTURED
     return Fate.FREE if max(high for _, high in ranges) < 0 else Fate.MARGINAL

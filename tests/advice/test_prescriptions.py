@@ -205,9 +205,14 @@ class TestNoRecommendation:
         assert [a.recommended for a in advices(p)] == [None] * 3
 
 
-def late_growth(lam: float, rho: float, lr: float, momentum: float, weight_decay: float) -> float:
+def late_growth(
+    lam: float, rho: float, lr: float, momentum: float, weight_decay: float, *, nesterov: bool = False
+) -> float:
     update = usam(np.array([lam]), rho, weight_decay)
-    early, late = (heavy_ball(update, np.array([1.0]), lr=lr, momentum=momentum, steps=n)[0] for n in (900, 1000))
+    early, late = (
+        heavy_ball(update, np.array([1.0]), lr=lr, momentum=momentum, steps=n, nesterov=nesterov)[0]
+        for n in (900, 1000)
+    )
     return math.log(late / early) / 100
 
 
@@ -219,6 +224,78 @@ def test_the_recommended_momentum_restores_the_pace_of_sgd(weight_decay: float) 
     assert p.momentum.recommended is not None
     with_advice = late_growth(-1.0, p.rho.recommended, 0.02, p.momentum.recommended, weight_decay)
     assert with_advice == pytest.approx(late_growth(-1.0, 0.0, 0.02, 0.5, weight_decay), rel=0.01)
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_recommended_momentum_knows_nesterov_and_dampening(nesterov: bool, dampening: float) -> None:
+    m = saddle(
+        est(-1.0),
+        radius=2.0,
+        variant="usam",
+        lr=0.05,
+        momentum=0.5,
+        nesterov=nesterov,
+        dampening=dampening,
+        top=est(0.1),
+    )
+    p = prescribe(m, said("saddle-attraction"))
+    assert p.rho.recommended is not None
+    assert p.momentum.recommended is not None
+    step = 0.05 * (1 - dampening)
+    with_advice = late_growth(-1.0, p.rho.recommended, step, p.momentum.recommended, 0.0, nesterov=nesterov)
+    assert with_advice == pytest.approx(late_growth(-1.0, 0.0, step, 0.5, 0.0, nesterov=nesterov), rel=0.01)
+    assert ("dampening" in p.momentum.reason) is (dampening > 0)
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_rho_at_the_edge_knows_nesterov_and_dampening(nesterov: bool, dampening: float) -> None:
+    """Just below the recommended rho the run is stable, 2 % above it is not."""
+    lr = 0.12 / (1 - dampening)
+    options = {"lr": lr, "momentum": 0.5, "nesterov": nesterov, "dampening": dampening}
+    m = saddle(est(0.5), radius=0.5, variant="usam", top=est(10.0), **options)
+    assert judge_all(m)[0].verdict == "unstable"
+    rho = advise(m).rho.recommended
+    assert rho is not None
+    ends = [
+        heavy_ball(
+            usam(np.array([10.0]), share * rho), np.array([1.0]), lr=0.12, momentum=0.5, nesterov=nesterov, steps=3000
+        )[0]
+        for share in (0.98, 1.02)
+    ]
+    assert abs(ends[0]) < 1e-3
+    assert not abs(ends[1]) < 1e3
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_learning_rate_to_come_below_is_that_of_the_optimiser(nesterov: bool, dampening: float) -> None:
+    m = saddle(est(0.5), top=est(400.0), lr=1.0, momentum=0.5, nesterov=nesterov, dampening=dampening)
+    limit = stability_edge(0.5, nesterov=nesterov) / (1 - dampening) / 400
+    assert f"lower it below {limit:.3g}" in advise(m).rho.reason
+
+
+def test_with_micro_batches_the_micro_batch_shrinks() -> None:
+    """The ascent's noise frees; the descent's batch, its noise and its temperature stay as they are."""
+    noisy = {"noise_trace": est(64.0), "grad_norm": est(0.0), "rho": 0.5, "radius": 0.5 / math.sqrt(64 / 200)}
+    whole = prescribe(saddle(est(-1.0), **noisy, batch_size=200, ascent_batch=200), said("saddle-slowdown"))
+    micro = prescribe(
+        saddle(est(-1.0), **noisy, batch_size=6400, micro_batch=200, ascent_batch=200), said("saddle-slowdown")
+    )
+    assert micro.batch_size.current == 200
+    assert micro.batch_size.recommended == whole.batch_size.recommended
+    assert "micro-batch" in micro.batch_size.reason
+    few = saddle(est(-1.0), **noisy, batch_size=6400, micro_batch=32, ascent_batch=32)
+    assert "already frees" in prescribe(few, said("saddle-slowdown")).batch_size.reason
+
+
+@pytest.mark.parametrize("variant", ["asam", "asam-samsung"])
+def test_no_batch_size_for_a_scaled_metric(variant: str) -> None:
+    m = measurements(variant=variant, noise_trace=est(64.0), batch_size=200)
+    advice = prescribe(m, said("saddle-attraction")).batch_size
+    assert advice.recommended is None or advice.recommended == advice.current
+    assert "ASAM" in advice.reason
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
