@@ -166,8 +166,9 @@ def _notes(s: Stages) -> tuple[str, ...]:
 def _with_rounding(s: Stages) -> Estimate:
     """|g| with its rounding error: measured against float64 where that ran, else the backward error.
 
-    At least what storing the point costs: weights rounded by eps·|x| in a random direction move the gradient by about
-    eps·|x| times the root mean square of the eigenvalues, so that no stored point is nearer to a critical one.
+    At least what storing and using the point costs: weights rounded by eps·|x| in a random direction, twice, move the
+    gradient by about 2 eps·|x| times the root mean square of the eigenvalues: no stored point is nearer to a critical
+    one.
     """
     norm, dtype = s.gap.grad_norm, s.ready.objective.dtype
     eps = torch.finfo(dtype).eps
@@ -177,5 +178,5 @@ def _with_rounding(s: Stages) -> Estimate:
     error = backward if measured is None else max(measured, eps * (norm.value or 0.0))
     known = s.spectrum.all_values or [e.value or 0.0 for e in (*s.spectrum.top, *s.spectrum.bottom)]
     mean_square = math.fsum(v * v for v in known) / max(s.ready.objective.num_params, len(known))
-    stored = eps * float(torch.linalg.vector_norm(s.gap.here.x)) * math.sqrt(mean_square)
+    stored = 2.0 * eps * float(torch.linalg.vector_norm(s.gap.here.x)) * math.sqrt(mean_square)
     return replace(norm, error=max(error, stored))

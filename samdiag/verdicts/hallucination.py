@@ -43,8 +43,8 @@ def read_hallucination(m: Measurements) -> Hallucination | None:
 def outranks_saddle(m: Measurements) -> bool:
     """Whether what is known of the hallucination leaves nothing for the saddle tests to say.
 
-    Where x+ lies lower, where J attracts, or where the quadratic at x says nothing about x+. A repelling point on the
-    edge of a saddle's trap is part of that saddle.
+    Where x+ lies lower, where J attracts, where the quadratic at x says nothing about x+, or exactly at a zero of g+,
+    where nothing moves but by J. A repelling point beside the edge of a saddle's trap is part of that saddle.
 
     Source: theory F2, F4.
     """
@@ -53,7 +53,8 @@ def outranks_saddle(m: Measurements) -> bool:
     if run_loss_change(m).low <= 0:
         return True
     h = read_hallucination(m)
-    return h is not None and (h.attracting or (m.quadratic_error or 0.0) > t.QUADRATIC_FAILS)
+    exact = run_update_ratio(m).high < t.EXACT_ZERO
+    return h is not None and (h.attracting or exact or (m.quadratic_error or 0.0) > t.QUADRATIC_FAILS)
 
 
 def finding(m: Measurements, h: Hallucination, verdict: str, severity: Severity, meaning: str, source: str) -> Finding:

@@ -6,6 +6,7 @@ from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.theory.prescription import KEPT_FRACTION
 
 HALLUCINATION_RATIO = SIGNATURE_RATIO  # theory B6: 207 of 216 spontaneous cases; a choice made on toys
+EXACT_ZERO = 1e-3  # of |g|: below it x is a zero of g+, a tenth of a per cent from the trap's edge (margin of A5: 5 %)
 QUADRATIC_FAILS = 0.5  # of |He|: beyond it the second-order picture at x is not that at radius rho
 SURVIVES = 0.5  # of |g| at the predicted fixed point: 1 at a hallucination, 0 in a linear trap, nothing seen between
 BOUNCE_RATIO = 2.0  # theory B6, A9: a bounce has |g+|/|g| = 2(1+gamma)/(eta·lam), > 2 below half the edge of stability

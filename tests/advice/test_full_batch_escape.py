@@ -50,8 +50,8 @@ def treated(count: int, seed: int) -> list[tuple[bool, str]]:
 
 
 def test_the_prescription_frees_where_the_gradient_lies_along_the_escape() -> None:
-    outcomes = [outcome for own, outcome in treated(400, seed=7) if own]
-    assert len(outcomes) > 40
+    outcomes = [outcome for own, outcome in treated(200, seed=7) if own]
+    assert len(outcomes) > 20
     assert set(outcomes) == {"leaves"}
 
 
