@@ -174,6 +174,10 @@ def _nearby(spectrum: Spectrum, basis: Basis, gap: Gap, settings: MeasureSetting
 def _model_error(objective: Objective, gap: Gap, basis: Basis, runs: Runs, course: Course) -> float:
     """How far the real update is from the quadratic's along the first run's path, relative to |g| + |He|: the worst.
 
+    Near saddles of tanh networks with 4 to 44 parameters the forecast agreed with 8000 steps of the run itself in 84 of
+    84 cases with an error up to 0.2, in 18 of 19 up to 0.5, and in 26 of 39 above. The error at the point alone,
+    `Measurements.quadratic_error`, does not tell them apart.
+
     The objective is left at the gap's point.
     """
     worst, lam, rho = 0.0, runs.lam[0], float(runs.rho[0])
