@@ -85,6 +85,30 @@ class Objective:
                 self.drop_graphs()
                 self.parameters = []
 
+    @contextmanager
+    def on(self, pieces: list[tuple[Any, int]]) -> Iterator[Objective]:
+        """The same model at the same point on other batches, with graphs of its own while the context lasts.
+
+        Neither objective may be moved inside. Products and gradients are counted here by their share of the samples.
+        """
+        other = Objective(
+            self.model,
+            self.loss_function,
+            pieces,
+            device=self.device,
+            dtype=self.dtype,
+            graph_memory=self._graph_memory,
+            train_mode=self.train_mode,
+        )
+        other.parameters, other.flat, other._offsets = self.parameters, self.flat, self._offsets
+        try:
+            yield other
+        finally:
+            other.drop_graphs()
+            share = other.num_samples / self.num_samples
+            self.num_products += share * other.num_products
+            self.num_gradients += share * other.num_gradients
+
     @property
     def num_params(self) -> int:
         return int(self.flat.numel())
