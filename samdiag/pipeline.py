@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import SamdiagError, UsageError
+from samdiag.patience import Patience
 from samdiag.types import CheckpointInfo, Diagnosis, Failure, Problem, Setting, Trust
 from samdiag.user_errors import MEMORY_TODO, is_out_of_memory
 
@@ -28,7 +29,9 @@ def inspect(
     config: str | None = None,
     cwd: Path | None = None,
     cross_check: bool = False,
+    warm_start: str | None = None,
     progress: Progress | None = None,
+    patience: Patience | None = None,
 ) -> Diagnosis:
     """The diagnosis of one checkpoint file; an expected failure is part of it, never an exception.
 
@@ -39,7 +42,9 @@ def inspect(
         config: a TOML file or inline TOML.
         cwd: where the search for a project file starts; the working directory by default.
         cross_check: also ask PyHessian.
+        warm_start: "subsample", or a file of eigenvectors to start from and to replace: only the caller may name one.
         progress: called with what is being done and the number of products so far.
+        patience: ends the spectrum early with the best answer so far.
 
     Raises:
         KeyboardInterrupt: passed on.
@@ -56,8 +61,11 @@ def inspect(
             config=config,
             cwd=cwd,
             cross_check=cross_check,
+            warm_start=warm_start,
         )
-        return _examine(ready.problem, ready.settings, known.info, known.settings, known.warnings, clock, progress)
+        return _examine(
+            ready.problem, ready.settings, known.info, known.settings, known.warnings, clock, progress, patience
+        )
     except Exception as error:
         return failed(
             error, checkpoint=known.info, settings=known.settings, warnings=known.warnings, timings=clock.seconds
@@ -91,6 +99,7 @@ def prepare(
     config: str | None,
     cwd: Path | None,
     cross_check: bool = False,
+    warm_start: str | None = None,
 ) -> Prepared:
     """Opens, resolves and builds; what is learnt on the way is written into `known`. Arguments as for `inspect`.
 
@@ -114,7 +123,7 @@ def prepare(
         )
         known.settings = resolution.settings
         known.warnings = (*known.warnings, *resolution.warnings)
-        settings = measure_settings(resolution.settings, cross_check=cross_check)
+        settings = measure_settings(resolution.settings, cross_check=cross_check, warm_start=warm_start)
     with clock("build"):
         built = build(resolution, checkpoint)
         known.warnings = (*known.warnings, *built.notes)
@@ -138,6 +147,7 @@ def diagnose(
     eta_a: float | None = None,
     progress: Progress | None = None,
     cross_check: bool = False,
+    warm_start: str | None = None,
     **measuring: Any,
 ) -> Diagnosis:
     """The diagnosis of a model at its present weights; the model comes back exactly as it was.
@@ -152,8 +162,9 @@ def diagnose(
         alpha: gsam's. eta_a: asam-samsung's.
         progress: called with what is being done and the number of products so far.
         cross_check: also ask PyHessian.
-        **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`, `mode`, `jacobian`;
-            see `MeasureSettings`.
+        warm_start: "subsample", or a file of eigenvectors to start from and to replace.
+        **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`, `mode`, `jacobian`,
+            `until`, `time_limit`, `products`, `memory`, `block`; see `MeasureSettings`.
 
     Raises:
         UsageError: a setting or the problem is not usable.
@@ -179,7 +190,7 @@ def diagnose(
         for name, value in said.items()
         if value is not None
     }
-    chosen = measure_settings(settings, cross_check=cross_check)
+    chosen = measure_settings(settings, cross_check=cross_check, warm_start=warm_start)
     _check_values(said)
     return _examine(problem, chosen, None, settings, (), Clock(), progress)
 
@@ -192,6 +203,7 @@ def _examine(
     warnings: tuple[str, ...],
     clock: Clock,
     progress: Progress | None,
+    patience: Patience | None = None,
 ) -> Diagnosis:
     from samdiag import __version__
     from samdiag.advice import prescribe
@@ -199,7 +211,7 @@ def _examine(
     from samdiag.verdicts import judge_all
 
     with clock("measure"):
-        measurements = measure(problem, chosen, progress)
+        measurements = measure(problem, chosen, progress, patience)
     with clock("judge"):
         findings = judge_all(measurements)
         prescription = prescribe(measurements, findings)
@@ -221,7 +233,9 @@ def _examine(
     )
 
 
-def measure_settings(settings: Mapping[str, Setting], *, cross_check: bool = False) -> MeasureSettings:
+def measure_settings(
+    settings: Mapping[str, Setting], *, cross_check: bool = False, warm_start: str | None = None
+) -> MeasureSettings:
     """The resolved settings as measurement settings.
 
     Raises:
@@ -251,17 +265,14 @@ def measure_settings(settings: Mapping[str, Setting], *, cross_check: bool = Fal
         )
     if values.get("variant", "sam") not in VARIANTS:
         raise UsageError(f"unknown variant {values['variant']!r}", f"one of: {', '.join(VARIANTS)}")
-    return MeasureSettings(**{**values, "rho": float(rho)}, cross_check=cross_check)
+    return MeasureSettings(**{**values, "rho": float(rho)}, cross_check=cross_check, warm_start=warm_start)
 
 
 def _check_values(said: Mapping[str, Any]) -> None:
     """Nothing, or UsageError where a value is not allowed: the same rules as for files and the command line."""
     from samdiag.spec.parsing import nest, parse
 
-    products = said.get("measure.max_products")
-    if products is not None and (not isinstance(products, int) or products < 1):
-        raise UsageError(f"max_products = {products!r} is not a positive whole number", "give e.g. 300")
-    known = {name: value for name, value in said.items() if value is not None and name != "measure.max_products"}
+    known = {name: value for name, value in said.items() if value is not None}
     parse(nest(known, "argument"), "argument")
 
 

@@ -79,18 +79,29 @@ class Estimate:
         value: the number; None where it could not be measured.
         error: numerical error bound (the residual of an eigenpair, the bracket of a root); 0 where only rounding
             remains.
-        sampling_error: standard error from the data behind it; None where it cannot be estimated (a single batch).
+        sampling_error: standard error from the data behind it; None where it cannot be estimated (a single batch). Of
+            an eigenvalue measured on two halves of the samples it is half of the half-width of a 95 % interval:
+            Student's t for few batches and the doubt in `bias` are in it.
         converged: whether the requested tolerance was reached.
+        bias: how far these samples exaggerate the number; it is taken off already, so that value + bias is what they
+            say by themselves. None where it was not measured.
     """
 
     value: float | None
     error: float = 0.0
     sampling_error: float | None = None
     converged: bool = True
+    bias: float | None = None
 
     def spread(self, z: float = 2.0) -> float:
         """Half-width of the interval a verdict compares: numerical bound plus `z` standard errors (z=2: about 95 %)."""
         return self.error + z * (self.sampling_error or 0.0)
+
+    @property
+    def in_sample(self) -> Estimate:
+        """The number of the analysed samples by themselves, with its numerical error alone."""
+        value = None if self.value is None else self.value + (self.bias or 0.0)
+        return Estimate(value=value, error=self.error, sampling_error=0.0, converged=self.converged)
 
     @property
     def known(self) -> bool:
@@ -138,6 +149,29 @@ class SelfCheck:
     repeat_error: float
     finite_difference_error: float | None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolverRun:
+    """How the eigenvalue solver came to its answer.
+
+    Attributes:
+        stopped: "converged", "decided", "products" (their number ran out), "time limit" or "interrupted".
+        steps: Hessian products of the run, without those that verified its answer.
+        restarts: how often the basis was compressed to stay within memory.
+        basis_vectors: the most that were held at once.
+        block: vectors per step.
+        warm_start: where the start vectors came from; None: random.
+        lambda_max_bound: lambda_max is below it with the probability of the bound on lambda_min.
+    """
+
+    stopped: str
+    steps: int
+    restarts: int = 0
+    basis_vectors: int = 0
+    block: int = 1
+    warm_start: str | None = None
+    lambda_max_bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +306,7 @@ class Measurements:
     largest_multiplier: Estimate | None = None  # of the linearised iteration at this point, momentum included
     surviving_gradient: float | None = None  # |∇f| over |g| at the fixed point of the update that J predicts
     ascent_batch: int | None = None  # samples behind one ascent gradient; None: full batch
+    solver: SolverRun | None = None  # how both ends were found
 
     @property
     def step_size(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -74,6 +75,14 @@ SHARED: tuple[Shared, ...] = (
     _shared("measure.tol", float, "Relative residual asked of either end. (default: 0.01)"),
     _shared("measure.num_eigenvalues", int, "Eigenvalues reported per end. (default: 5)"),
     _shared("measure.mode", str, "eval, or train: BatchNorm with each batch's own statistics. (default: eval)"),
+    _shared(
+        "measure.until",
+        str,
+        "ends: both to --tol; decided: verdicts certain, values rough; converged: all asked for. (default: ends)",
+    ),
+    _shared("measure.time_limit", str, "Best answer so far after this long: 90, 90s, 5m, 1h. (default: none)"),
+    _shared("measure.max_products", int, "Most Hessian products of one run. (default: 300)"),
+    _shared("measure.block", int, "Vectors per solver step; more finds repeated eigenvalues at once. (default: 1)"),
 )
 NAMES = frozenset(option.name for option in SHARED)
 
@@ -113,7 +122,19 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def said(context: typer.Context) -> dict[str, Any]:
     """What the command line (or its environment) says, by dotted setting name; what it does not say is left out."""
     found = {option.setting: context.params.get(option.name) for option in SHARED}
-    return {setting: value for setting, value in found.items() if value is not None}
+    values = {setting: value for setting, value in found.items() if value is not None}
+    if "measure.time_limit" in values:
+        values["measure.time_limit"] = _seconds(values["measure.time_limit"])
+    return values
+
+
+def _seconds(text: str) -> float:
+    """A duration typed on the command line, in seconds."""
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(s|m|h)?", text.strip().lower())
+    if found is None or float(found[1]) <= 0:
+        complain(UsageError(f"--time-limit {text!r} is not a duration", "give seconds, or e.g. 90s, 5m, 1h"))
+        raise typer.Exit(2)
+    return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2] or "s"]
 
 
 def from_environment(context: typer.Context, overrides: Mapping[str, Any]) -> dict[str, str]:

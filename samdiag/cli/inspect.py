@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samdiag.cli import flags
+from samdiag.cli.interrupts import interruptible
 from samdiag.cli.streams import (
     ReportOutput,
     complain,
@@ -23,6 +24,7 @@ from samdiag.cli.streams import (
     wants_color,
 )
 from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+from samdiag.patience import Patience
 from samdiag.registry import REPORTS
 
 if TYPE_CHECKING:
@@ -41,6 +43,15 @@ def inspect(
     cross_check: Annotated[
         bool, flags.flag("--cross-check", help="Ask PyHessian for a second opinion.", panel=flags.LOOK)
     ] = False,
+    warm_start: Annotated[
+        str | None,
+        flags.flag(
+            "--warm-start",
+            help="Start the spectrum from these eigenvectors: a file, read if it is there and written for the next "
+            "checkpoint; or subsample: those of an eighth of the data.",
+            panel=flags.LOOK,
+        ),
+    ] = None,
     format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
     output: Annotated[
         Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
@@ -84,6 +95,7 @@ def inspect(
             theory=theory,
             quiet=quiet or flags.quiet_variable(),
             cross_check=cross_check,
+            warm_start=warm_start,
         )
     )
 
@@ -100,6 +112,7 @@ def inspect_paths(
     theory: bool = False,
     quiet: int = 0,
     cross_check: bool = False,
+    warm_start: str | None = None,
 ) -> int:
     """Inspects the checkpoints one after the other, writing each report as it is finished; returns the exit code."""
     steady_streams()
@@ -121,6 +134,7 @@ def inspect_paths(
                 theory=theory,
                 quiet=quiet,
                 cross_check=cross_check,
+                warm_start=warm_start,
             ).go()
         except SamdiagError as error:
             complain(error)
@@ -168,6 +182,8 @@ class _Run:
     theory: bool
     quiet: int
     cross_check: bool
+    warm_start: str | None = None
+    patience: Patience = field(default_factory=Patience)
     done: list[Diagnosis] = field(default_factory=list)
 
     def go(self) -> int:
@@ -182,25 +198,36 @@ class _Run:
                 self.done.append(diagnosis)
                 if self.quiet < 2 or self.output is not None:
                     self._write(sink, diagnosis)
+                if self.patience.interrupted:
+                    return self._interrupted(len(self.done) - 1)
             return self._exit_code()
         except KeyboardInterrupt:
-            say(f"samdiag: interrupted; {len(self.done)} of {len(self.paths)} checkpoint(s) finished")
-            return EXIT_INTERRUPTED
+            return self._interrupted(len(self.done))
         finally:
             sink.close()
+
+    def _interrupted(self, finished: int) -> int:
+        say(f"samdiag: interrupted; {finished} of {len(self.paths)} checkpoint(s) finished")
+        return EXIT_INTERRUPTED
 
     def _one(self, path: str) -> Diagnosis:
         from samdiag import pipeline
 
         shown = sys.stderr.isatty() and not self.quiet
-        with progress_line(shown) as progress, contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
+        with (
+            progress_line(shown) as progress,
+            contextlib.redirect_stdout(sys.stderr),  # stdout is the report's
+            interruptible(self.patience),
+        ):
             return pipeline.inspect(
                 path,
                 overrides=self.overrides,
                 sources=self.sources,
                 config=self.config,
                 cross_check=self.cross_check,
+                warm_start=self.warm_start,
                 progress=progress,
+                patience=self.patience,
             )
 
     def _write(self, sink: ReportOutput, diagnosis: Diagnosis) -> None:

@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from samdiag.curvature.batches import count_samples
-from samdiag.curvature.self_check import CheckResult, check_products
-from samdiag.measure.ascent import Rule, rule_of
+from samdiag.measure.ascent import Rule
+from samdiag.measure.base import Base, Progress, begin
 from samdiag.measure.batch_update import FEWEST, MeasuredUpdate, mean_radius, measure_batch_update, training_groups
+from samdiag.measure.curved import Curved, look_at_curvature
 from samdiag.measure.forecast import forecast
 from samdiag.measure.gap import Gap, measure_gap
 from samdiag.measure.lookahead import Lookahead, Steps, follow, look_ahead
-from samdiag.measure.opening import Opened, opened
-from samdiag.measure.point import Point, evaluate
+from samdiag.measure.opening import opened
 from samdiag.measure.recording import Stages, record
 from samdiag.measure.ridge import Ridge, measure_ridge
 from samdiag.measure.sam_jacobian import SamJacobian, measure_jacobian
 from samdiag.measure.scale import Scale, effective_radius, gradient_scale
 from samdiag.measure.second_opinion import ask_pyhessian
 from samdiag.measure.settings import MeasureSettings
-from samdiag.measure.spectrum import Spectrum, decision_is_certain, measure_spectrum, noise_along
+from samdiag.measure.spectrum import Spectrum
+from samdiag.patience import Patience
 from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, Problem
-
-Progress = Callable[[str, int], None]  # (what is being done, Hessian products so far)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """What does not depend on rho: the problem, the settings, and the point with its gradient."""
-
-    problem: Problem
-    settings: MeasureSettings
-    ready: Opened
-    here: Point
-    rule: Rule
-    tell: Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,46 +39,32 @@ class Near:
     trials: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curved:
-    """What second derivatives say at the point: the same for every rho.
-
-    Attributes:
-        image: [num_params] H d, d the unit vector of SAM's displacement; None where there is none.
-        noise, noise_errors, offsets: qᵀCq, its standard error and q·g for every eigenvector, top ones first.
-    """
-
-    check: CheckResult
-    spectrum: Spectrum
-    image: Tensor | None
-    noise: list[float | None]
-    noise_errors: list[float | None]
-    offsets: list[float]
-
-
-def measure(problem: Problem, settings: MeasureSettings, progress: Progress | None = None) -> Measurements:
+def measure(
+    problem: Problem,
+    settings: MeasureSettings,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> Measurements:
     """Everything that a verdict may look at, measured at the model's present weights; the model comes back exactly.
+
+    Args:
+        problem: model, loss and data.
+        settings: what is judged, and how hard to look.
+        progress: called with what is being done and the products so far.
+        patience: may end the spectrum early; its clock starts here with the settings' time limit.
 
     Raises:
         UsageError, CannotDecide: see `measure.opening`.
     """
     tell = progress or (lambda _what, _count: None)
     tell("reading the data", 0)
+    patience = patience or Patience()
+    patience.begin(settings.time_limit)
     with opened(problem, settings) as ready:
-        base = begin(problem, settings, ready, tell)
+        base = begin(problem, settings, ready, tell, patience)
         near = look_near(base, settings.rho)
         radius = effective_radius(settings.rho, near.scale)
         return complete(base, near, look_at_curvature(base, near.gap.ascent.displacement, radius=radius))
-
-
-def begin(problem: Problem, settings: MeasureSettings, ready: Opened, tell: Progress) -> Base:
-    """The point and its gradient; what is drawn from the kept batch gradients later costs nothing more."""
-    tell("gradients", 0)
-    objective = ready.objective
-    here = evaluate(objective, objective.flat.double().clone())
-    return Base(
-        problem=problem, settings=settings, ready=ready, here=here, rule=rule_of(settings, objective), tell=tell
-    )
 
 
 def look_near(
@@ -149,57 +119,16 @@ def plain_steps(base: Base) -> Steps | None:
     )
 
 
-def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None) -> Curved:
-    """Self-check, both ends of the spectrum, noise along them, and the Hessian along SAM's displacement.
-
-    Args:
-        base: the point.
-        displacement: [num_params] e(x) for any rho.
-        radius: the effective radius whose thresholds end the spectrum early; None: full convergence.
-    """
-    settings, ready, tell = base.settings, base.ready, base.tell
-    objective = ready.objective
-    tell("self-check", 0)
-    check = check_products(
-        base.problem.model,
-        ready.loss,
-        objective.batches[0],
-        device=objective.device,
-        dtype=objective.dtype,
-        count=base.problem.num_samples or count_samples,
-        train_mode=objective.train_mode,
-    )
-    early = radius is not None and not settings.variant.startswith("asam")  # ASAM has a radius for every direction
-    spectrum = measure_spectrum(
-        objective,
-        num_eigenvalues=settings.num_eigenvalues,
-        tol=settings.tol,
-        max_products=settings.max_products,
-        seed=settings.seed,
-        population=ready.population,
-        decided=decision_is_certain(
-            radius or 0.0, settings.step_size, settings.momentum, settings.tol, nesterov=settings.nesterov
-        )
-        if early
-        else None,
-        progress=lambda count, _: tell("spectrum", count),
-    )
-    length = float(torch.linalg.vector_norm(displacement))
-    image = objective.product(displacement / length).double() if length > 0 and base.here.norm > 0 else None
-    vectors = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors])
-    noise, errors, offsets = noise_along(objective, base.here, vectors)
-    return Curved(check=check, spectrum=spectrum, image=image, noise=noise, noise_errors=errors, offsets=offsets)
-
-
 def complete(base: Base, near: Near, curved: Curved) -> Measurements:
     """What needs both: the real mini-batch update, the directions' fates' numbers, the SAM Jacobian."""
     objective = base.ready.objective
     spectrum = curved.spectrum
-    update = _batch_update(base, near, spectrum)
+    hurried = base.patience.run_out() is not None
+    update = None if hurried else _batch_update(base, near, spectrum)
     along, quadratic = _second_order(base, near, curved)
-    jacobian = _jacobian(base, near, spectrum, update)
+    jacobian = None if hurried else _jacobian(base, near, spectrum, update)
     opinion = None
-    if base.settings.cross_check:
+    if base.settings.cross_check and not hurried:
         base.tell("second opinion", 0)
         opinion = ask_pyhessian(objective, spectrum.top[0], spectrum.bottom[0], base.settings.seed)
     top, bottom = _directions(near, curved, update)
@@ -220,7 +149,10 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
             update=update,
             jacobian=jacobian,
             opinion=opinion,
-            forecast=forecast(objective, spectrum, near.gap, near.settings, base.ready) if near.trials else None,
+            forecast=forecast(objective, spectrum, near.gap, near.settings, base.ready)
+            if near.trials and not hurried
+            else None,
+            notes=curved.notes,
         )
     )
 

@@ -17,7 +17,9 @@ from samdiag.measure.ridge import Ridge
 from samdiag.measure.sam_jacobian import SamJacobian
 from samdiag.measure.scale import Scale
 from samdiag.measure.settings import MeasureSettings
-from samdiag.measure.spectrum import BOUND_PROBABILITY, ROUNDING, Spectrum
+from samdiag.measure.spectrum import ROUNDING, Spectrum
+from samdiag.measure.stopping import BOUND_PROBABILITY
+from samdiag.patience import INTERRUPTED, TIME_LIMIT
 from samdiag.types import Direction, Estimate, Forecast, Measurements, SecondOpinion
 
 
@@ -41,6 +43,7 @@ class Stages:
     jacobian: SamJacobian | None
     opinion: SecondOpinion | None
     forecast: Forecast | None
+    notes: tuple[str, ...] = ()
 
 
 def record(s: Stages) -> Measurements:
@@ -121,6 +124,7 @@ def _curvature(s: Stages) -> dict[str, Any]:
         "top_directions": s.top,
         "bottom_directions": s.bottom,
         "spectrum_complete": spectrum.complete,
+        "solver": spectrum.run,
         "jacobian_eigenvalues": s.jacobian.eigenvalues if s.jacobian else None,
         "jacobian_zero": s.jacobian.zero if s.jacobian else None,
         "forecast": s.forecast,
@@ -154,13 +158,35 @@ def _notes(s: Stages) -> tuple[str, ...]:
             f"memory ran out: batches were halved {ready.objective.split} time(s); right when the loss is a "
             "mean over samples"
         )
-    if spectrum.out_of_memory:
-        notes.append(f"the Krylov basis was cut at {spectrum.steps} vectors: more do not fit in memory")
-    if spectrum.stopped_early:
+    notes += _solver_notes(s, spectrum)
+    return (*notes, *s.notes)
+
+
+def _solver_notes(s: Stages, spectrum: Spectrum) -> list[str]:
+    """How the eigenvalue solver ended, where that is not "all converged"."""
+    run, notes = spectrum.run, []
+    if run.restarts:
         notes.append(
-            "stopped once both ends decided: eigenvalues behind the first of either end may not have converged"
+            f"the Krylov basis was compressed {run.restarts} time(s) to stay within {run.basis_vectors} vectors of memory"
         )
-    return tuple(notes)
+    if run.stopped == "decided":
+        notes.append(
+            "stopped once no threshold lay inside the certified intervals: the eigenvalues themselves are rough"
+            if s.settings.until == "decided"
+            else "stopped once both ends decided: eigenvalues behind the first of either end are left out where they "
+            "had not converged"
+        )
+    elif run.stopped == "products":
+        notes.append(f"the limit of {run.steps} products was reached before both ends had converged")
+    elif run.stopped in (TIME_LIMIT, INTERRUPTED):
+        why = "time ran out" if run.stopped == TIME_LIMIT else "interrupted"
+        notes.append(
+            f"{why} after {run.steps} products: the best answer so far, with its error bars; what comes after the "
+            "spectrum (mini-batches, SAM Jacobian, forecast, second opinion) was left out"
+        )
+    if run.warm_start:
+        notes.append(f"the spectrum was started from the eigenvectors of {run.warm_start}")
+    return notes
 
 
 def _with_rounding(s: Stages) -> Estimate:

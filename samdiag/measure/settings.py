@@ -32,6 +32,11 @@ class MeasureSettings:
         tol: relative residual asked of either end.
         num_eigenvalues: eigenvalues reported at each end.
         max_products: bound on full-data Hessian products in one Lanczos run.
+        until: "ends": both ends known to `tol`; "decided": no threshold of a verdict inside their certified intervals,
+            however rough the values; "converged": all `num_eigenvalues` of either end.
+        time_limit: seconds after which the best answer so far is taken; None: none.
+        block: vectors per solver step; more than 1 finds repeated eigenvalues at once.
+        warm_start: "subsample", or a file whose eigenvectors are started from and replaced; None: a random start.
         cross_check: also ask PyHessian.
     """
 
@@ -57,6 +62,10 @@ class MeasureSettings:
     weight_decay_in: str = "update"
     mode: str = "eval"
     jacobian: str = "auto"
+    until: str = "ends"
+    time_limit: float | None = None
+    block: int = 1
+    warm_start: str | None = None
 
     def __post_init__(self) -> None:
         if self.nesterov and (self.momentum <= 0 or self.dampening > 0):

@@ -8,19 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samdiag.curvature.certificate import spectrum_bounds
-from samdiag.curvature.lanczos import Decided, KrylovSpectrum, RitzEnds, extremal_eigenpairs
+from samdiag.curvature.lanczos import (
+    OTHERS_TOLERANCE,
+    Decided,
+    KrylovSpectrum,
+    Matvec,
+    Progress,
+    extremal_eigenpairs,
+)
 from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
 from samdiag.measure.point import Point, project
 from samdiag.measure.statistics import BatchValues
-from samdiag.theory.edge import stability_edge
-from samdiag.types import Estimate
+from samdiag.measure.stopping import BOUND_PROBABILITY
+from samdiag.measure.warm_start import WarmStart
+from samdiag.types import Estimate, SolverRun
 
-BOUND_PROBABILITY = 0.99  # of the lower bound on lambda_min
 ROUNDING = 8.0  # units of eps·|lambda|_max: float32 networks of the test suite stay below 4 against float64
-IRRELEVANT_SLACK = 10.0  # times the tolerance: how well a lambda_min must be known on which no verdict depends
-IRRELEVANT = 0.1  # rho_eff|lambda_min| below this: no saddle verdict can follow (|g| is ten times what matters)
+SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,7 @@ class Spectrum:
         top, bottom: estimates in the order of their vectors (descending, ascending).
         top_vectors, bottom_vectors: [k, num_params], unit rows.
         lower_bound: lambda_min is above it with BOUND_PROBABILITY.
-        out_of_memory: the run ended because its basis would not fit, not because it had converged.
+        run: how the solver came to it.
         rounding: absolute error that the floating-point type leaves in any eigenvalue.
     """
 
@@ -41,9 +46,7 @@ class Spectrum:
     bottom_vectors: Tensor
     complete: bool
     lower_bound: float
-    steps: int
-    stopped_early: bool
-    out_of_memory: bool
+    run: SolverRun
     rounding: float
     all_values: list[float]  # with all_vectors [num_params, num_params] when complete; else empty and None
     all_vectors: Tensor | None
@@ -58,58 +61,93 @@ def measure_spectrum(
     seed: int,
     population: int | None,
     decided: Decided | None = None,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], str | None] | None = None,
+    start: WarmStart | None = None,
+    block: int = 1,
 ) -> Spectrum:
     """The top and bottom eigenpairs at the objective's present point.
 
     One Lanczos run, then one product per reported pair for the true residual ‖Hq − theta q‖ (the run's own estimate is
-    a by-product of the recurrence), which also gives qᵀH_b q per batch and so the sampling error. A complete spectrum
-    reports every negative eigenvalue.
+    a by-product of the recurrence), which also gives qᵀH_b q per batch and so the sampling error. Where the run ended
+    before all had converged, those behind the first that are not known to OTHERS_TOLERANCE are left out, and all of
+    them where time or products ran out. A complete spectrum reports every negative eigenvalue.
+
+    Args:
+        objective: the loss at the point.
+        num_eigenvalues: k per end.
+        tol: relative residual asked of the first of either end.
+        max_products: bound on the products of the run.
+        seed: of the start vector.
+        population: training samples behind the analysed ones; None: many more.
+        decided: see `measure.stopping`.
+        progress: called with the present ends.
+        stop: asked before every product; a reason ends the run.
+        start: approximate eigenvectors.
+        block: vectors per step.
     """
-    affordable = affordable_vectors(objective.device, objective.num_params, objective.dtype)
+    capacity = affordable_vectors(objective.device, objective.num_params, objective.dtype)
     krylov = extremal_eigenpairs(
         objective.product,
         objective.num_params,
         num_eigenvalues=num_eigenvalues,
         tol=tol,
-        max_products=min(max_products, affordable),
-        generator=torch.Generator().manual_seed(seed),
+        max_products=max_products,
+        generator=torch.Generator().manual_seed(seed + SEED_STRIDE * (start.generation if start else 0)),
         device=objective.device,
         dtype=objective.dtype,
         decided=decided,
         progress=progress,
+        capacity=capacity,
+        block=block,
+        block_matvec=_block_product(objective),
+        start=start.vectors if start else None,
+        stop=stop,
     )
     scale = max(abs(krylov.top[0]), abs(krylov.bottom[0]))
     rounding = ROUNDING * torch.finfo(objective.dtype).eps * scale
-    top = [_verify(objective, v, tol, rounding, population) for v in krylov.top_vectors]
-    bottom = [_verify(objective, v, tol, rounding, population) for v in krylov.bottom_vectors]
-    vectors = krylov.bottom_vectors
+    hurried = krylov.stopped not in ("converged", "decided")
+    num_top = 1 if hurried else _known(krylov.top, krylov.top_residuals)
+    num_bottom = 1 if hurried else _known(krylov.bottom, krylov.bottom_residuals)
+    top = [_verify(objective, v, tol, rounding, population) for v in krylov.top_vectors[:num_top]]
+    bottom = [_verify(objective, v, tol, rounding, population) for v in krylov.bottom_vectors[:num_bottom]]
+    vectors = krylov.bottom_vectors[:num_bottom]
     if krylov.complete:
         bottom, vectors = _with_all_negatives(krylov, bottom, rounding)
-    low = krylov.bottom[0]
-    if not krylov.complete:
-        low, _ = spectrum_bounds(
-            krylov.alpha,
-            krylov.beta,
-            objective.num_params,
-            low=krylov.bottom[0],
-            high=krylov.top[0],
-            probability=BOUND_PROBABILITY,
-        )
+    low, high = krylov.bounds(BOUND_PROBABILITY)
     return Spectrum(
         top=tuple(top),
-        top_vectors=krylov.top_vectors,
+        top_vectors=krylov.top_vectors[:num_top],
         bottom=tuple(bottom),
         bottom_vectors=vectors,
         complete=krylov.complete,
         lower_bound=low - rounding,
-        steps=krylov.steps,
-        stopped_early=krylov.stopped_early,
-        out_of_memory=krylov.steps == affordable < max_products and not krylov.complete,
+        run=SolverRun(
+            stopped=krylov.stopped,
+            steps=krylov.steps,
+            restarts=krylov.restarts,
+            basis_vectors=min(capacity, krylov.steps),
+            block=block,
+            warm_start=start.source if start else None,
+            lambda_max_bound=high + rounding,
+        ),
         rounding=rounding,
         all_values=krylov.all_values,
         all_vectors=krylov.all_vectors,
     )
+
+
+def _known(values: list[float], residuals: list[float]) -> int:
+    """How many pairs in a row, from the end inwards, are known to OTHERS_TOLERANCE; at least one."""
+    rough = (r > OTHERS_TOLERANCE * abs(v) for v, r in zip(values[1:], residuals[1:], strict=True))
+    return 1 + next((i for i, bad in enumerate(rough) if bad), len(values) - 1)
+
+
+def _block_product(objective: Objective) -> Matvec:
+    def product(rows: Tensor) -> Tensor:
+        return torch.stack([objective.product(row) for row in rows])
+
+    return product
 
 
 def _verify(objective: Objective, q: Tensor, tol: float, rounding: float, population: int | None) -> Estimate:
@@ -144,30 +182,6 @@ def _with_all_negatives(
         for v in krylov.all_values[len(bottom) : count]
     ]
     return bottom + rest, krylov.all_vectors[:count]
-
-
-def decision_is_certain(
-    radius: float, lr: float | None, momentum: float, tol: float, *, nesterov: bool = False
-) -> Decided:
-    """A stopping rule: both ends are known to `tol`, and no threshold that decides lies inside their bars.
-
-    The thresholds are 0 and −1/rho_eff for lambda_min and 2(1+gamma)/eta for lambda_max. A lambda_min so small that no
-    saddle verdict can depend on it need be known only to IRRELEVANT_SLACK times the tolerance: it lies in the bulk,
-    where convergence is slow. What is saved are the eigenvalues behind the first of either end.
-    """
-
-    def certain(ends: RitzEnds) -> bool:
-        low, low_error = ends.bottom[0], ends.bottom_residuals[0]
-        high, high_error = ends.top[0], ends.top_residuals[0]
-        thresholds = [0.0] + ([-1.0 / radius] if radius > 0 else [])
-        clear = low_error <= tol * abs(low) and all(abs(low - t) > low_error for t in thresholds)
-        slack = IRRELEVANT_SLACK * tol * abs(low)
-        irrelevant = radius > 0 and low - low_error > -IRRELEVANT / radius and low_error <= slack
-        edge = stability_edge(momentum, nesterov=nesterov) / lr if lr else None
-        top_clear = high_error <= tol * abs(high) and (edge is None or abs(high - edge) > high_error)
-        return top_clear and (clear or irrelevant)
-
-    return certain
 
 
 def noise_along(

@@ -6,17 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from samdiag.measure.base import Base, Progress, begin
+from samdiag.measure.curved import Curved, look_at_curvature
 from samdiag.measure.lookahead import Steps
-from samdiag.measure.measuring import (
-    Base,
-    Curved,
-    Progress,
-    begin,
-    complete,
-    look_at_curvature,
-    look_near,
-    plain_steps,
-)
+from samdiag.measure.measuring import complete, look_near, plain_steps
 from samdiag.measure.opening import opened
 from samdiag.measure.ridge import Ridge, measure_ridge
 from samdiag.measure.settings import MeasureSettings

@@ -128,6 +128,10 @@ class MeasureSpec(Table):
     num_eigenvalues: Annotated[int, Field(ge=1, le=1000)] | None = None
     mode: Literal["eval", "train"] | None = None
     jacobian: Literal["auto", "arnoldi"] | None = None
+    until: Literal["ends", "decided", "converged"] | None = None
+    time_limit: Positive | None = None
+    block: Annotated[int, Field(ge=1, le=64)] | None = None
+    max_products: Count | None = None
 
 
 class GateSpec(Table):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from samdiag.curvature.certificate import spectrum_bounds
+from samdiag.curvature.krylov_basis import KrylovBasis
 from samdiag.curvature.lanczos import DENSE_LIMIT, KrylovSpectrum, RitzEnds, extremal_eigenpairs
 
 CPU = torch.device("cpu")
@@ -33,12 +33,12 @@ def solve(matrix: Tensor, **changes: object) -> KrylovSpectrum:
     return extremal_eigenpairs(lambda v: matrix @ v, len(matrix), **(arguments | changes))  # type: ignore[arg-type]
 
 
-def network_like(dim: int, lowest: float, seed: int = 0) -> Tensor:
+def network_like(dim: int, lowest: float, seed: int = 0, bulk: float = 0.25) -> Tensor:
     """A few large eigenvalues, a bulk at zero, and a bottom that hides next to it."""
     generator = torch.Generator().manual_seed(seed)
-    bulk = (torch.rand(dim - 6, generator=generator, dtype=torch.float64) - 0.5) * 0.5 * lowest
+    near_zero = (2 * torch.rand(dim - 6, generator=generator, dtype=torch.float64) - 1) * bulk * lowest
     return torch.cat(
-        [torch.tensor([40.0, 11.0, 5.0, -lowest, -0.6 * lowest, -0.3 * lowest], dtype=torch.float64), bulk]
+        [torch.tensor([40.0, 11.0, 5.0, -lowest, -0.6 * lowest, -0.3 * lowest], dtype=torch.float64), near_zero]
     )
 
 
@@ -131,9 +131,7 @@ def test_the_bounds_hold_however_early_the_run_stops(seed: int, lowest: float, s
         generator=torch.Generator().manual_seed(seed),
         num_eigenvalues=1,
     )
-    low, high = spectrum_bounds(
-        found.alpha, found.beta, 400, low=found.bottom[0], high=found.top[0], probability=0.9999
-    )
+    low, high = found.bounds(0.9999)
     assert low <= float(values.min()) <= found.bottom[0] + 1e-9
     assert found.top[0] - 1e-9 <= float(values.max()) <= high + 1e-9
 
@@ -150,7 +148,7 @@ def test_the_bound_is_violated_about_as_often_as_its_probability_allows() -> Non
             num_eigenvalues=1,
             generator=torch.Generator().manual_seed(seed),
         )
-        low, _ = spectrum_bounds(found.alpha, found.beta, 300, low=found.bottom[0], high=found.top[0], probability=0.5)
+        low, _ = found.bounds(0.5)
         failures += low > float(values.min())
     assert failures <= 110
 
@@ -158,24 +156,8 @@ def test_the_bound_is_violated_about_as_often_as_its_probability_allows() -> Non
 def test_the_bound_is_tight_once_converged() -> None:
     values = network_like(500, 1.0)
     found = solve(torch.diag(values), tol=1e-6, num_eigenvalues=1)
-    low, _ = spectrum_bounds(found.alpha, found.beta, 500, low=found.bottom[0], high=found.top[0], probability=0.99)
+    low, _ = found.bounds(0.99)
     assert low == pytest.approx(-1.0, rel=0.02)
-
-
-def test_the_basis_is_cut_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A basis of 300 vectors of a large model would take more memory than there is: the run ends and says so."""
-    import samdiag
-    from samdiag.curvature import memory
-    from tests.networks import NETWORKS
-
-    problem = NETWORKS["mlp_1870"]()
-    monkeypatch.setattr(memory, "free_memory", lambda _device: 4 * 10 * 1870 * 4)
-    m = samdiag.diagnose(problem, rho=0.1, tol=1e-6).measurements
-    assert m is not None
-    assert any("cut at 10 vectors" in note for note in m.notes)
-    assert not m.lambda_min.converged
-    assert m.lambda_min_bound is not None
-    assert m.lambda_min_bound < (m.lambda_min.value or 0.0)
 
 
 def test_a_bulk_below_float32_resolution_is_resolved_in_float64() -> None:
@@ -184,7 +166,7 @@ def test_a_bulk_below_float32_resolution_is_resolved_in_float64() -> None:
     values = 1e-3 * (2 * torch.rand(1000, generator=generator, dtype=torch.float64) - 1)
     values[0] = 1e4
     found = solve(torch.diag(values), num_eigenvalues=1, tol=1e-3)
-    low, _ = spectrum_bounds(found.alpha, found.beta, 1000, low=found.bottom[0], high=found.top[0], probability=0.99)
+    low, _ = found.bounds(0.99)
     assert low <= float(values.min()) <= found.bottom[0] + 1e-9
     assert found.bottom[0] == pytest.approx(float(values.min()), rel=1e-2) or not found.bottom_converged[0]
 
@@ -193,7 +175,132 @@ def test_the_bound_holds_after_a_breakdown() -> None:
     """Three distinct eigenvalues: the Krylov space ends after three steps, and the bound is as good as exact."""
     values = torch.cat([torch.full((n,), v, dtype=torch.float64) for n, v in ((296, 1.0), (2, -3.0), (2, 7.0))])
     found = solve(rotated(values), num_eigenvalues=1, tol=1e-6)
-    low, high = spectrum_bounds(found.alpha, found.beta, 300, low=found.bottom[0], high=found.top[0], probability=0.99)
-    assert len(found.alpha) == 3
+    low, high = found.bounds(0.99)
     assert low == pytest.approx(-3.0, abs=1e-3)
     assert high == pytest.approx(7.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("block", [1, 2, 3])
+@pytest.mark.parametrize("capacity", [18, 24])
+def test_a_restarted_run_finds_what_the_whole_basis_finds(capacity: int, block: int, dtype: torch.dtype) -> None:
+    values = network_like(600, lowest=0.04, bulk=0.95)
+    found = solve(
+        rotated(values).to(dtype),
+        dtype=dtype,
+        capacity=capacity,
+        block=block,
+        num_eigenvalues=1,
+        tol=1e-2,
+        max_products=2000,
+    )
+    assert found.restarts > 0
+    assert found.stopped == "converged"
+    assert found.bottom[0] == pytest.approx(-0.04, rel=2e-3)
+    assert found.top[0] == pytest.approx(40.0, rel=1e-3)
+    low, high = found.bounds(0.99)
+    assert low <= -0.04 * (1 - 1e-6)
+    assert low == pytest.approx(-0.04, rel=0.1)
+    assert high == pytest.approx(40.0, rel=1e-3)
+
+
+def test_true_residuals_after_restarts_are_what_the_run_says() -> None:
+    matrix = rotated(network_like(600, lowest=0.4, bulk=0.55))
+    found = solve(matrix, capacity=20, num_eigenvalues=2, tol=1e-2, max_products=2000)
+    pairs = zip(
+        (*found.top, *found.bottom),
+        (*found.top_residuals, *found.bottom_residuals),
+        torch.cat([found.top_vectors, found.bottom_vectors]),
+        strict=True,
+    )
+    for value, said, vector in pairs:
+        true = float(torch.linalg.vector_norm(matrix @ vector - value * vector))
+        assert true == pytest.approx(said, rel=1e-3, abs=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_restarted_bounds_are_violated_about_as_often_as_their_probability_allows(block: int) -> None:
+    values = network_like(300, 1.0)
+    failures, restarted = 0, 0
+    for seed in range(200):
+        found = solve(
+            torch.diag(values),
+            max_products=26,
+            capacity=8 + 2 + 2 * block,
+            block=block,
+            tol=1e-12,
+            num_eigenvalues=1,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        restarted += found.restarts
+        failures += found.bounds(0.5)[0] > float(values.min())
+    assert restarted >= 200
+    assert failures <= 110
+
+
+def test_a_known_start_keeps_the_bound_honest() -> None:
+    """Started on an eigenvector that is not the lowest, the random part still makes the bound hold."""
+    values = network_like(300, 1.0)
+    start = torch.zeros(1, 300, dtype=torch.float64)
+    start[0, 4] = 1.0  # the second lowest
+    failures = 0
+    for seed in range(200):
+        found = solve(
+            torch.diag(values),
+            start=start,
+            max_products=8,
+            tol=1e-12,
+            num_eigenvalues=1,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        failures += found.bounds(0.5)[0] > float(values.min())
+    assert failures <= 110
+
+
+def test_a_good_start_saves_products() -> None:
+    values = network_like(600, lowest=0.04)
+    matrix = rotated(values)
+    cold = solve(matrix, num_eigenvalues=1, tol=1e-2)
+    near = matrix + 1e-3 * rotated(torch.linspace(-1, 1, 600, dtype=torch.float64), seed=3)
+    again = solve(near, num_eigenvalues=1, tol=1e-2, start=torch.cat([cold.top_vectors, cold.bottom_vectors]))
+    assert again.steps < 0.7 * solve(near, num_eigenvalues=1, tol=1e-2).steps
+
+
+def test_a_block_finds_a_cluster_at_once() -> None:
+    """A triple lowest eigenvalue: single vectors see one of the three, a block of three sees all."""
+    values = network_like(600, lowest=0.5)
+    values[3:6] = -0.5
+    single = solve(rotated(values), num_eigenvalues=3, tol=1e-4)
+    blocked = solve(rotated(values), num_eigenvalues=3, tol=1e-4, block=3, max_products=600)
+    assert blocked.bottom == pytest.approx([-0.5] * 3, rel=1e-3)
+    assert single.bottom[1] > -0.4
+
+
+def test_a_reason_to_stop_returns_the_best_answer_so_far() -> None:
+    matrix = rotated(network_like(600, lowest=0.04))
+    calls: list[int] = []
+
+    def stop() -> str | None:
+        calls.append(1)
+        return "time limit" if len(calls) >= 10 else None
+
+    found = solve(matrix, stop=stop)
+    assert found.stopped == "time limit"
+    assert found.steps == 10
+    assert found.top[0] == pytest.approx(40.0, rel=1e-3)
+    low, _ = found.bounds(0.99)
+    assert low <= -0.04 <= found.bottom[0]
+
+
+def test_the_basis_stays_orthonormal_in_float32() -> None:
+    values = network_like(2000, lowest=0.01)
+    basis = KrylovBasis(200, 2000, device=CPU, dtype=torch.float32)
+    v = torch.randn(1, 2000, generator=torch.Generator().manual_seed(0))
+    v /= v.norm()
+    for _ in range(200):
+        basis.append(v)
+        v = values.float() * v
+        basis.orthogonalise(v, recent=2)
+        v /= v.norm()
+    gram = basis.combine(torch.eye(200, dtype=torch.float64)) @ basis.combine(torch.eye(200, dtype=torch.float64)).T
+    assert float((gram - torch.eye(200)).abs().max()) < 1e-5

@@ -1,0 +1,119 @@
+"""What second derivatives say at a point: self-check, both ends of the spectrum, noise along them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samdiag.curvature.batches import count_samples
+from samdiag.curvature.lanczos import RitzEnds
+from samdiag.curvature.self_check import CheckResult, check_products
+from samdiag.errors import CannotDecide
+from samdiag.measure.base import Base
+from samdiag.measure.settings import MeasureSettings
+from samdiag.measure.spectrum import Spectrum, measure_spectrum, noise_along
+from samdiag.measure.stopping import stopping_rule
+from samdiag.measure.warm_start import SUBSAMPLE, WarmStart, from_subsample, load, save
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curved:
+    """What second derivatives say at the point: the same for every rho.
+
+    Attributes:
+        image: [num_params] H d, d the unit vector of SAM's displacement; None where there is none.
+        noise, noise_errors, offsets: qᵀCq, its standard error and q·g for every eigenvector, top ones first.
+    """
+
+    check: CheckResult
+    spectrum: Spectrum
+    image: Tensor | None
+    noise: list[float | None]
+    noise_errors: list[float | None]
+    offsets: list[float]
+    notes: tuple[str, ...] = ()
+
+
+def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None) -> Curved:
+    """Self-check, both ends of the spectrum, noise along them, and the Hessian along SAM's displacement.
+
+    Args:
+        base: the point.
+        displacement: [num_params] e(x) for any rho.
+        radius: the effective radius whose thresholds end the spectrum early; None: full convergence.
+    """
+    settings, ready, tell = base.settings, base.ready, base.tell
+    objective = ready.objective
+    tell("self-check", 0)
+    check = check_products(
+        base.problem.model,
+        ready.loss,
+        objective.batches[0],
+        device=objective.device,
+        dtype=objective.dtype,
+        count=base.problem.num_samples or count_samples,
+        train_mode=objective.train_mode,
+    )
+    start = _warm_start(base)
+    with base.patience.listening():
+        spectrum = measure_spectrum(
+            objective,
+            num_eigenvalues=settings.num_eigenvalues,
+            tol=settings.tol,
+            max_products=settings.max_products,
+            seed=settings.seed,
+            population=ready.population,
+            decided=stopping_rule(settings, radius),
+            progress=lambda ends: tell(_progress_text(ends), ends.steps),
+            stop=base.patience.run_out,
+            start=start,
+            block=settings.block,
+        )
+    notes = _keep_vectors(settings, spectrum, start)
+    length = float(torch.linalg.vector_norm(displacement))
+    image = objective.product(displacement / length).double() if length > 0 and base.here.norm > 0 else None
+    vectors = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors])
+    noise, errors, offsets = noise_along(objective, base.here, vectors)
+    return Curved(
+        check=check,
+        spectrum=spectrum,
+        image=image,
+        noise=noise,
+        noise_errors=errors,
+        offsets=offsets,
+        notes=notes,
+    )
+
+
+def _warm_start(base: Base) -> WarmStart | None:
+    """The start vectors that the settings ask for; None: random ones, also where there are none yet."""
+    objective, said = base.ready.objective, base.settings.warm_start
+    if said is None:
+        return None
+    if said != SUBSAMPLE:
+        return load(Path(said), objective.num_params)
+    base.tell("spectrum of a part of the samples", 0)
+    return from_subsample(objective, seed=base.settings.seed, max_products=base.settings.max_products)
+
+
+def _keep_vectors(settings: MeasureSettings, spectrum: Spectrum, start: WarmStart | None) -> tuple[str, ...]:
+    """Writes the eigenvectors for the next checkpoint where that was asked for; what went wrong, as a note."""
+    if settings.warm_start in (None, SUBSAMPLE):
+        return ()
+    vectors = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors[: settings.num_eigenvalues]])
+    try:
+        save(Path(str(settings.warm_start)), vectors, (start.generation if start else 0) + 1)
+    except CannotDecide as error:
+        return (f"{error.what}; {error.todo}",)
+    return ()
+
+
+def _progress_text(ends: RitzEnds) -> str:
+    """Both ends as they are now, with their residuals; nothing of them while a small problem is solved completely."""
+    if not ends.top:
+        return "spectrum"
+    pairs = (("max", ends.top[0], ends.top_residuals[0]), ("min", ends.bottom[0], ends.bottom_residuals[0]))
+    return "spectrum: " + ", ".join(f"lambda_{name} {value:.4g} ± {residual:.1g}" for name, value, residual in pairs)
