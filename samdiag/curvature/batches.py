@@ -53,7 +53,7 @@ def halve(batch: Any, num_samples: int) -> tuple[Any, Any] | None:
 
     Right when the loss is a mean over samples: the halves are then weighted by their counts.
     """
-    if num_samples < 2 or not _can_be_cut(batch, num_samples):
+    if num_samples < 2 or not can_be_cut(batch, num_samples):
         return None
     middle = num_samples // 2
     return _part(batch, num_samples, slice(0, middle)), _part(batch, num_samples, slice(middle, None))
@@ -61,7 +61,7 @@ def halve(batch: Any, num_samples: int) -> tuple[Any, Any] | None:
 
 def cut_into(batch: Any, num_samples: int, size: int) -> list[tuple[Any, int]]:
     """The batch in pieces of at most `size` samples with their counts; whole where it is small or cannot be cut."""
-    if num_samples <= size or not _can_be_cut(batch, num_samples):
+    if num_samples <= size or not can_be_cut(batch, num_samples):
         return [(batch, num_samples)]
     starts = range(0, num_samples, size)
     return [(_part(batch, num_samples, slice(i, i + size)), min(size, num_samples - i)) for i in starts]
@@ -115,7 +115,18 @@ def join(pieces: list[tuple[Any, int]]) -> tuple[Any, int] | None:
     return pytree.tree_unflatten(leaves, structure), sum(count for _, count in pieces)
 
 
-def _can_be_cut(batch: Any, num_samples: int) -> bool:
+def pick(batch: Any, num_samples: int, indices: Tensor) -> Any:
+    """The batch's samples at `indices` (on any device); what has no dimension of samples stays as it is."""
+
+    def choose(leaf: Any) -> Any:
+        per_sample = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == num_samples
+        return leaf[indices.to(leaf.device)] if per_sample else leaf
+
+    return pytree.tree_map(choose, batch)
+
+
+def can_be_cut(batch: Any, num_samples: int) -> bool:
+    """Whether some tensor of the batch has the samples along its first dimension."""
     return any(t.dim() > 0 and t.shape[0] == num_samples for t in tensors(batch))
 
 

@@ -51,7 +51,7 @@ class KrylovBasis:
         looks = rows.device.type == "cpu"
         before = torch.linalg.vector_norm(rows, dim=1) if looks else None
         for _ in range(2):
-            coefficients = torch.cat([chunk @ rows.T for chunk in self._filled()])
+            coefficients = self.coefficients(rows)
             start = 0
             for chunk in self._filled():
                 rows.addmm_(coefficients[start : start + len(chunk)].T, chunk, alpha=-1.0)
@@ -64,6 +64,10 @@ class KrylovBasis:
                 before = after
         return total
 
+    def coefficients(self, rows: Tensor) -> Tensor:
+        """V rowsᵀ [size, p]."""
+        return torch.cat([chunk @ rows.T for chunk in self._filled()])
+
     def combine(self, columns: Tensor) -> Tensor:
         """Linear combinations Cᵀ V [k, dim] for `columns` C [size, k] (float64, host)."""
         weights = columns.T.to(device=self.device, dtype=self.dtype)
@@ -73,6 +77,22 @@ class KrylovBasis:
             result.addmm_(weights[:, start : start + len(chunk)], chunk)
             start += len(chunk)
         return result
+
+    def subtract(self, coefficients: Tensor, row: Tensor) -> None:
+        """Takes coefficients[i]·row away from every row i, in place; for rows that are no longer orthonormal."""
+        weights = coefficients.to(device=self.device, dtype=self.dtype)
+        start = 0
+        for chunk in self._filled():
+            chunk.addr_(weights[start : start + len(chunk)], row, alpha=-1.0)
+            start += len(chunk)
+
+    def gram(self) -> Tensor:
+        """V Vᵀ [size, size] in float64 on the host, slab by slab."""
+        total = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
+        for first in range(0, self.dim, SLAB):
+            slab = torch.cat([chunk[:, first : first + SLAB] for chunk in self._filled()]).double()
+            total += slab @ slab.T
+        return total.cpu()
 
     def compress(self, columns: Tensor) -> None:
         """Replaces the rows by the combinations Cᵀ V for orthonormal `columns` C [size, k], slab by slab."""

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from samdiag.curvature.lanczos import (
-    OTHERS_TOLERANCE,
-    Decided,
-    KrylovSpectrum,
-    Matvec,
-    Progress,
-    extremal_eigenpairs,
-)
-from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
+from samdiag.curvature.ritz import OTHERS_TOLERANCE, KrylovSpectrum
 from samdiag.measure.point import Point, project
+from samdiag.measure.solving import Search, solve
 from samdiag.measure.statistics import BatchValues
 from samdiag.measure.stopping import BOUND_PROBABILITY
-from samdiag.measure.warm_start import WarmStart
 from samdiag.types import Estimate, SolverRun
 
 ROUNDING = 8.0  # units of eps·|lambda|_max: float32 networks of the test suite stay below 4 against float64
-SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,58 +44,22 @@ class Spectrum:
     all_vectors: Tensor | None
 
 
-def measure_spectrum(
-    objective: Objective,
-    *,
-    num_eigenvalues: int,
-    tol: float,
-    max_products: int,
-    seed: int,
-    population: int | None,
-    decided: Decided | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], str | None] | None = None,
-    start: WarmStart | None = None,
-    block: int = 1,
-) -> Spectrum:
+def measure_spectrum(objective: Objective, *, population: int | None, **search: Any) -> Spectrum:
     """The top and bottom eigenpairs at the objective's present point.
 
-    One Lanczos run, then one product per reported pair for the true residual ‖Hq − theta q‖ (the run's own estimate is
+    One solver run, then one product per reported pair for the true residual ‖Hq − theta q‖ (the run's own estimate is
     a by-product of the recurrence), which also gives qᵀH_b q per batch and so the sampling error. Where the run ended
     before all had converged, those behind the first that are not known to OTHERS_TOLERANCE are left out, and all of
     them where time or products ran out. A complete spectrum reports every negative eigenvalue.
 
     Args:
         objective: the loss at the point.
-        num_eigenvalues: k per end.
-        tol: relative residual asked of the first of either end.
-        max_products: bound on the products of the run.
-        seed: of the start vector.
         population: training samples behind the analysed ones; None: many more.
-        decided: see `measure.stopping`.
-        progress: called with the present ends.
-        stop: asked before every product; a reason ends the run.
-        start: approximate eigenvectors.
-        block: vectors per step.
+        **search: the fields of `Search`.
     """
-    capacity = affordable_vectors(objective.device, objective.num_params, objective.dtype)
-    krylov = extremal_eigenpairs(
-        objective.product,
-        objective.num_params,
-        num_eigenvalues=num_eigenvalues,
-        tol=tol,
-        max_products=max_products,
-        generator=torch.Generator().manual_seed(seed + SEED_STRIDE * (start.generation if start else 0)),
-        device=objective.device,
-        dtype=objective.dtype,
-        decided=decided,
-        progress=progress,
-        capacity=capacity,
-        block=block,
-        block_matvec=_block_product(objective),
-        start=start.vectors if start else None,
-        stop=stop,
-    )
+    asked = Search(**search)
+    krylov, run = solve(objective, asked)
+    tol = asked.tol
     scale = max(abs(krylov.top[0]), abs(krylov.bottom[0]))
     rounding = ROUNDING * torch.finfo(objective.dtype).eps * scale
     hurried = krylov.stopped not in ("converged", "decided")
@@ -122,15 +78,7 @@ def measure_spectrum(
         bottom_vectors=vectors,
         complete=krylov.complete,
         lower_bound=low - rounding,
-        run=SolverRun(
-            stopped=krylov.stopped,
-            steps=krylov.steps,
-            restarts=krylov.restarts,
-            basis_vectors=min(capacity, krylov.steps),
-            block=block,
-            warm_start=start.source if start else None,
-            lambda_max_bound=high + rounding,
-        ),
+        run=replace(run, lambda_max_bound=high + rounding if math.isfinite(high) else None),
         rounding=rounding,
         all_values=krylov.all_values,
         all_vectors=krylov.all_vectors,
@@ -141,13 +89,6 @@ def _known(values: list[float], residuals: list[float]) -> int:
     """How many pairs in a row, from the end inwards, are known to OTHERS_TOLERANCE; at least one."""
     rough = (r > OTHERS_TOLERANCE * abs(v) for v, r in zip(values[1:], residuals[1:], strict=True))
     return 1 + next((i for i, bad in enumerate(rough) if bad), len(values) - 1)
-
-
-def _block_product(objective: Objective) -> Matvec:
-    def product(rows: Tensor) -> Tensor:
-        return torch.stack([objective.product(row) for row in rows])
-
-    return product
 
 
 def _verify(objective: Objective, q: Tensor, tol: float, rounding: float, population: int | None) -> Estimate:

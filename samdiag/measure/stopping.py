@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from samdiag.curvature.lanczos import Decided, RitzEnds
+import math
+from collections.abc import Callable
+
+from samdiag.curvature.ritz import Decided, RitzEnds
 from samdiag.measure.settings import MeasureSettings
 from samdiag.theory.edge import stability_edge
 
@@ -10,6 +13,7 @@ BOUND_PROBABILITY = 0.99  # of the bounds on lambda_min and lambda_max
 IRRELEVANT_SLACK = 10.0  # times the tolerance: how well a lambda_min must be known on which no verdict depends
 IRRELEVANT = 0.1  # rho_eff|lambda_min| below this: no saddle verdict can follow (|g| is ten times what matters)
 MARGIN = 1.25  # thresholds count as a band of this factor: rho_eff has an error bar of its own
+REVERSED = 4.0  # a lowest eigenvalue that SAM reverses already: how much lower another may lie matters little
 COARSE = 0.1  # relative residual of lambda_max that "decided" asks for: numbers are printed, not only compared
 
 
@@ -27,6 +31,24 @@ def stopping_rule(settings: MeasureSettings, radius: float | None) -> Decided | 
     if settings.step_size:
         edge = stability_edge(settings.momentum, nesterov=settings.nesterov) / settings.step_size
     return decided(radius, edge) if settings.until == "decided" else ends_known(radius, edge, settings.tol)
+
+
+def proof_target(radius: float | None) -> Callable[[float], float]:
+    """For the lowest Ritz value: below which number it must be shown that no eigenvalue lies, for the verdicts' sake.
+
+    Where no saddle verdict can follow, that none reaches the size at which one could; where SAM reverses no direction,
+    that it reverses none; where it does reverse one, or the radius is not known, that the lowest is the lowest to a
+    factor.
+    """
+
+    def target(lowest: float) -> float:
+        if not radius or not math.isfinite(radius):
+            return lowest - abs(lowest)
+        if lowest > -IRRELEVANT / radius:
+            return -IRRELEVANT / radius
+        return -1.0 / (MARGIN * radius) if lowest > -1.0 / (MARGIN * radius) else REVERSED * lowest
+
+    return target
 
 
 def ends_known(radius: float, edge: float | None, tol: float) -> Decided:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from samdiag.curvature.krylov_basis import KrylovBasis
-from samdiag.curvature.lanczos import DENSE_LIMIT, KrylovSpectrum, RitzEnds, extremal_eigenpairs
+from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs
+from samdiag.curvature.ritz import KrylovSpectrum, RitzEnds
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,155 @@
+"""Which eigenvalue solver runs on the objective, and with how much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from samdiag.curvature.heaviest import heaviest_samples
+from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs
+from samdiag.curvature.memory import affordable_vectors
+from samdiag.curvature.objective import Objective
+from samdiag.curvature.ritz import Decided, KrylovSpectrum, Progress
+from samdiag.curvature.two_level import Lead, find_lead, led_eigenpairs
+from samdiag.measure.warm_start import WarmStart
+from samdiag.types import SolverRun
+
+SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
+LEAD_TOLERANCE = 0.01  # residual of the lead's own ends: rougher leads cost more full products than they save
+LEAST_CAPACITY = 160  # basis vectors below which a lead's basis and a subspace do not fit side by side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What is asked of the solver.
+
+    Attributes:
+        num_eigenvalues: k per end.
+        tol: relative residual asked of the first of either end.
+        max_products: bound on the products of the run.
+        seed: of the start vector.
+        decided: see `measure.stopping`.
+        proof_at: see `two_level.led_eigenpairs`.
+        progress: called with the present ends.
+        stop: asked before every product; a reason ends the run.
+        start: approximate eigenvectors.
+        block: vectors per step.
+        solver: "auto", "lanczos" or "two-level".
+    """
+
+    num_eigenvalues: int
+    tol: float
+    max_products: int
+    seed: int
+    decided: Decided | None = None
+    proof_at: Callable[[float], float] | None = None
+    progress: Progress | None = None
+    stop: Callable[[], str | None] | None = None
+    start: WarmStart | None = None
+    block: int = 1
+    solver: str = "auto"
+
+
+def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverRun]:
+    """The extremal Ritz pairs at the objective's present point, and how they were come by."""
+    capacity = affordable_vectors(objective.device, objective.num_params, objective.dtype)
+    led = _solve_led(objective, search, capacity) if _may_be_led(objective, search, capacity) else None
+    if led is not None:
+        return led
+    krylov = extremal_eigenpairs(
+        objective.product,
+        objective.num_params,
+        num_eigenvalues=search.num_eigenvalues,
+        tol=search.tol,
+        max_products=search.max_products,
+        generator=_generator(search),
+        device=objective.device,
+        dtype=objective.dtype,
+        decided=search.decided,
+        progress=search.progress,
+        capacity=capacity,
+        block=search.block,
+        block_matvec=lambda rows: torch.stack([objective.product(row) for row in rows]),
+        start=search.start.vectors if search.start else None,
+        stop=search.stop,
+    )
+    run = SolverRun(
+        stopped=krylov.stopped,
+        steps=krylov.steps,
+        restarts=krylov.restarts,
+        basis_vectors=min(capacity, krylov.steps),
+        block=search.block,
+        warm_start=search.start.source if search.start else None,
+    )
+    return krylov, run
+
+
+def _generator(search: Search) -> torch.Generator:
+    generation = search.start.generation if search.start else 0
+    return torch.Generator().manual_seed(search.seed + SEED_STRIDE * generation)
+
+
+def _may_be_led(objective: Objective, search: Search, capacity: int) -> bool:
+    return (
+        search.solver != "lanczos"
+        and search.start is None
+        and search.block == 1
+        and capacity >= LEAST_CAPACITY
+        and objective.num_params > DENSE_LIMIT
+    )
+
+
+def _solve_led(objective: Objective, search: Search, capacity: int) -> tuple[KrylovSpectrum, SolverRun] | None:
+    """The two-level solution; None where no few samples carry the loss, or where they did not lead to both ends."""
+    pieces = heaviest_samples(objective)
+    if pieces is None:
+        return None
+    samples = sum(count for _, count in pieces)
+    with objective.on(pieces) as part:
+        share = samples / objective.num_samples  # the part's mean, as its share of the mean over all
+
+        def cheap(vector: Tensor) -> Tensor:
+            return part.product(vector) * share
+
+        lead = find_lead(
+            cheap,
+            objective.num_params,
+            tol=LEAD_TOLERANCE,
+            max_products=search.max_products,
+            capacity=capacity // 2,
+            generator=_generator(search),
+            device=objective.device,
+            dtype=objective.dtype,
+            stop=search.stop,
+        )
+    if lead is None:
+        return None
+    krylov = _follow(objective, search, lead, capacity // 2)
+    if krylov is None:
+        return None
+    run = SolverRun(
+        stopped=krylov.stopped,
+        steps=krylov.steps,
+        basis_vectors=2 * krylov.steps + lead.products,
+        lead_samples=samples,
+        lead_products=lead.products,
+    )
+    return krylov, run
+
+
+def _follow(objective: Objective, search: Search, lead: Lead, capacity: int) -> KrylovSpectrum | None:
+    return led_eigenpairs(
+        objective.product,
+        lead,
+        num_eigenvalues=search.num_eigenvalues,
+        tol=search.tol,
+        max_products=search.max_products,
+        capacity=capacity,
+        decided=search.decided,
+        proof_at=search.proof_at,
+        progress=search.progress,
+        stop=search.stop,
+    )
