@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from samdiag.curvature.substitutes import substitutes
+from samdiag.curvature.vocabulary import lean_vocabulary
 
 
 @contextmanager
@@ -31,6 +34,7 @@ def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iter
     registered = [(module, dict(module._buffers)) for module in model.modules()]
     buffers = [(b, b.data) for _, own in registered for b in own.values() if b is not None]
     modes = [(module, module.training) for module in model.modules()]
+    attributes = [(module, dict(vars(module))) for module in model.modules()]
     trainable = [p for p in parameters if p.requires_grad]
     flat = torch.empty(sum(p.numel() for p in trainable), device=device, dtype=dtype)
     with rng_kept():
@@ -59,8 +63,30 @@ def borrowed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iter
             for module, own in registered:  # also what was None and has been filled as a cache
                 module._buffers.clear()
                 module._buffers.update(own)
-            for module, training in modes:
-                module.training = training
+            for module, own_attributes in attributes:  # also tensors that old weight_norm and caches leave behind
+                for name in vars(module).keys() - own_attributes.keys():
+                    del vars(module)[name]
+                vars(module).update(own_attributes)
+            for module, training in modes:  # a scripted module keeps its mode elsewhere
+                if module.training != training:
+                    module.training = training
+
+
+def twin_of(model: nn.Module) -> nn.Module:
+    """A deep copy; tensors with a graph that forward passes left in attributes (old weight_norm) are copied without."""
+    left = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and value.grad_fn is not None
+    ]
+    try:
+        for module, name, value in left:
+            vars(module)[name] = value.detach()
+        return copy.deepcopy(model)
+    finally:
+        for module, name, value in left:
+            vars(module)[name] = value
 
 
 def _copy(data: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -95,24 +121,9 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def double_backward_kernels(model: nn.Module) -> Iterator[None]:
-    """Backends that have a second derivative: the math kernel of attention, and plain loops for LSTM/GRU.
-
-    Fused attention has no double backward, also on CPU; mkldnn's and cuDNN's recurrent kernels have none either. The
-    switches are thrown for recurrent models only, since they slow convolutions down.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    backends: list[Any] = [torch.backends.mkldnn, torch.backends.cudnn] if recurrent else []
-    kept = [backend.enabled for backend in backends]
-    try:
-        for backend in backends:
-            backend.enabled = False
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        for backend, enabled in zip(backends, kept, strict=True):
-            backend.enabled = enabled
+    """Kernels and wrappers that have a second derivative (see `substitutes`), and vocabularies without their memory."""
+    with substitutes(model), lean_vocabulary(model):
+        yield
 
 
 @contextmanager

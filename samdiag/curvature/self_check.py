@@ -4,9 +4,8 @@ nodes.
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from samdiag.curvature.batches import count_samples, halve, move
+from samdiag.curvature.cross_entropy import LeanChange, LeanRows, LeanSlopes
+from samdiag.curvature.finite import require_finite
 from samdiag.curvature.objective import Objective
+from samdiag.curvature.restoring import twin_of
+from samdiag.curvature.wrappers import unwrapped
 from samdiag.errors import SamdiagError
 from samdiag.types import SelfCheck
 
@@ -25,9 +28,10 @@ TOLERANCE = {
     torch.float64: 1e-4,
 }  # known silent defects are 10–80 % wrong, sound products 1e-4 or better
 SUSPICIOUS = {
-    "torch::autograd::Error": "a custom autograd Function is marked once_differentiable",
+    "torch::autograd::Error": "the custom autograd function {} is marked once_differentiable",
     "WeightNormInterfaceBackward0": "torch.nn.utils.weight_norm's fused kernel has a wrong second derivative",
 }
+OWN = (LeanRows, LeanSlopes, LeanChange)  # custom functions of samdiag, held to a dense Hessian by its tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ def check_products(
 
     Source: numerics, self-check; Pearlmutter products against central differences of the float64 gradient.
     """
+    model = unwrapped(model)
     small, size = _few_samples(batch, count(batch))
     single = Objective(model, loss, [(small, size)], device=device, dtype=dtype, graph_memory=0, train_mode=train_mode)
     generator = torch.Generator().manual_seed(0)
@@ -61,6 +66,7 @@ def check_products(
         node, custom = suspicious_nodes(single, small)
         hu, hv, again = single.product(u), single.product(v), single.product(v)
         gradient = single.gradient()[1]
+        require_finite(single.model, single.parameters, hv)
     scale = float(torch.linalg.vector_norm(hu) * torch.linalg.vector_norm(v)) or 1.0
     symmetry = abs(float(torch.dot(u, hv) - torch.dot(v, hu))) / scale
     norm = float(torch.linalg.vector_norm(hv)) or 1.0
@@ -77,7 +83,8 @@ def check_products(
             (repeat > limit, f"two equal products differ by {repeat:.1e}"),
             (
                 difference is not None and difference > limit,
-                f"products differ from float64 central differences by {difference or 0:.1e}",
+                f"products differ from float64 central differences by {difference or 0:.1e}"
+                + (f"; the custom autograd function {custom} may be the cause" if custom else ""),
             ),
             (node is not None, node or ""),
             (
@@ -120,7 +127,7 @@ def _central_difference_error(
     train_mode: bool,
 ) -> tuple[float, Tensor]:
     """Smallest relative distance of Hv from (∇f(x+hv) − ∇f(x−hv))/2h in float64 over STEPS; and ∇f(x) in float64."""
-    twin = copy.deepcopy(model)  # a change of dtype on the model itself would cut the gradient hooks of DDP for good
+    twin = twin_of(model)  # a change of dtype on the model itself would cut the gradient hooks of DDP for good
     wide = Objective(
         twin,
         loss,
@@ -158,16 +165,31 @@ def suspicious_nodes(objective: Objective, batch: Any) -> tuple[str | None, str 
     with torch.enable_grad():
         value = objective.loss_function(objective.model, batch)
         grads = torch.autograd.grad(value, objective.parameters, create_graph=True, allow_unused=True)
-    todo = [value.grad_fn, *(g.grad_fn for g in grads if g is not None)]
+    nodes = list(_graph_nodes([value, *(g for g in grads if g is not None)]))
+    functions = [type(node) for node in nodes if isinstance(node, torch.autograd.function.BackwardCFunction)]
+    custom = [f for f in functions if getattr(f, "_forward_cls", None) not in OWN]
+    once = [f for f in custom if hasattr(_backward(f), "__wrapped__")]  # which the decorator leaves there
+    name = _names((once or custom)[:1])
+    wrong = next((SUSPICIOUS[n.name()].format(name or "?") for n in nodes if n.name() in SUSPICIOUS), None)
+    return wrong, _names(custom[:1])
+
+
+def _backward(function: Any) -> Any:
+    return getattr(getattr(function, "_forward_cls", function), "backward", None)
+
+
+def _names(functions: list[Any]) -> str | None:
+    return functions[0].__name__.removesuffix("Backward") if functions else None
+
+
+def _graph_nodes(values: list[Tensor]) -> Iterator[Any]:
+    """Every node of the graphs behind `values`, once."""
+    todo = [value.grad_fn for value in values]
     seen: set[Any] = set()
-    wrong = custom = None
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        wrong = wrong or SUSPICIOUS.get(node.name())
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            custom = custom or type(node).__name__.removesuffix("Backward")
+        yield node
         todo.extend(parent for parent, _ in node.next_functions)
-    return wrong, custom

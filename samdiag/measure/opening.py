@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from samdiag.curvature.batches import count_samples, halve, move, same
+from samdiag.curvature.batches import count_samples, move, same
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.restoring import batch_norms, rng_kept, seed_everything
+from samdiag.curvature.saying import remarks
+from samdiag.curvature.vocabulary import NONNEGATIVE
+from samdiag.curvature.wrappers import quantised, scripted, unwrapped
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.measure.as_trained import as_in_training, with_decay
+from samdiag.measure.loss_checks import check_loss
 from samdiag.measure.settings import MeasureSettings
 from samdiag.quoting import listed
 from samdiag.types import Problem
@@ -41,6 +44,16 @@ NEGATIVE_LOG_LIKELIHOODS = frozenset(
 HALF = (torch.float16, torch.bfloat16)
 Loss = Callable[[Any, Any], Any]
 LOSS_TODO = "correct it: it is called as loss(model, batch) with the problem's own batches"
+KNOWN_REFUSALS = {  # what torch says in a forward pass: what it means here, and what to do
+    "FlexAttention does not support backward on CPU": (
+        "flex_attention has no derivative on the CPU",
+        "use scaled_dot_product_attention in the model, or attn_implementation='eager' of a Hugging Face one",
+    ),
+    "SyncBatchNorm expected input tensor to be on": (
+        "SyncBatchNorm has no batch statistics on the CPU",
+        "use --mode eval, or torch.nn.BatchNorm layers of the same parameters",
+    ),
+}
 DATA_TODO = "correct it: batches must be a list, a DataLoader or another iterable that can be read again and again"
 
 
@@ -68,6 +81,7 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
     """
     device, dtype = choose_device(settings.device), choose_dtype(problem, settings.dtype)
     _check_problem(problem)
+    problem = replace(problem, model=unwrapped(problem.model))
     _check_parameters(problem)
     notes: list[str] = []
     with seeded(settings.seed):
@@ -80,13 +94,16 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
         batches = as_in_training(batches, training)
     undecayed = guarded(problem.loss)
     loss = with_decay(undecayed, settings.objective_decay)
-    objective = Objective(problem.model, loss, batches, device=device, dtype=dtype, train_mode=train_mode)
-    with objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
+    objective = Objective(
+        problem.model, loss, batches, device=device, dtype=dtype, memory=settings.memory, train_mode=train_mode
+    )
+    with remarks() as said, objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*RNN module weights are not part of single contiguous chunk.*")
-        _check_loss(objective)
+        check_loss(objective)
         bound = _lower_bound(objective, undecayed)
         total, counts = objective.num_samples, [count for _, count in batches]
         notes.extend(_remarks(problem, objective))
+        notes.extend(said)
         if halved:
             notes.append(f"{halved} weights were measured in {str(dtype).removeprefix('torch.')}")
         population = problem.population
@@ -150,6 +167,9 @@ def guarded(loss: Loss) -> Loss:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
+            for sign, (what, todo) in KNOWN_REFUSALS.items():
+                if sign in str(error):
+                    raise CannotDecide(what, todo) from error
             with user_code("the loss", LOSS_TODO):
                 raise
         except SystemExit:
@@ -204,6 +224,21 @@ def _check_problem(problem: Problem) -> None:
 
 
 def _check_parameters(problem: Problem) -> None:
+    """Parameters that can be measured: initialised, trainable, real, finite, not quantised.
+
+    Raises:
+        UsageError, CannotDecide: the first that cannot, by name.
+    """
+    for name in scripted(problem.model):
+        raise UsageError(
+            f"{name} is a TorchScript module, whose kernels have no second derivative",
+            "give the Python module that it was scripted or traced from, with the same weights",
+        )
+    for name, kind in quantised(problem.model):
+        raise UsageError(
+            f"{name} is quantised ({kind}): its weights are integers and have no derivative",
+            "measure the model as it was before quantisation, in float32, bfloat16 or float16",
+        )
     lazy = [n for n, p in problem.model.named_parameters() if torch.nn.parameter.is_lazy(p)]
     if lazy:
         raise UsageError(
@@ -277,46 +312,6 @@ def _own_generators(batches: Any) -> list[torch.Generator]:
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 
-def _check_loss(objective: Objective) -> None:
-    """Evaluates loss and gradient twice: finite and equal, or the reason."""
-    first, g1 = objective.gradient()
-    if not math.isfinite(first):
-        raise CannotDecide(f"the loss is {first} at this checkpoint", "take an earlier checkpoint, or check the data")
-    if not torch.isfinite(g1).all():
-        raise CannotDecide("the gradient has NaN or infinite entries", "take an earlier checkpoint, or check the loss")
-    second, g2 = objective.gradient()
-    scale = float(torch.linalg.vector_norm(g1))
-    change = float(torch.linalg.vector_norm(g1 - g2))
-    tolerance = 1e3 * torch.finfo(objective.dtype).eps  # atomics on a GPU reorder sums; randomness changes far more
-    if abs(first - second) > tolerance * max(abs(first), 1e-12) or change > tolerance * max(scale, 1e-6):
-        raise CannotDecide(
-            f"the loss is not deterministic: two evaluations on the same batches gave {first:.9g} and {second:.9g}",
-            "remove the randomness from the loss (dropout is already off), and do not change the batch in place",
-        )
-    _check_mean(objective)
-
-
-def _check_mean(objective: Objective) -> None:
-    """Refuses a loss that is the sum over samples: the loss of a batch is then that of its halves together."""
-    batch, count = objective.batches[0], objective.counts[0]
-    halves = halve(batch, count)
-    if halves is None:
-        return
-    with torch.no_grad():
-        try:
-            whole, *parts = (float(objective.loss_function(objective.model, b)) for b in (batch, *halves))
-        except Exception as error:
-            if not is_out_of_memory(error) and not isinstance(error, UsageError):
-                raise
-            return  # what cannot be evaluated in halves cannot be told
-    if abs(whole) > 0 and abs(whole - sum(parts)) < 1e-3 * abs(whole) and min(abs(p) for p in parts) > 0.1 * abs(whole):
-        raise UsageError(
-            f"the loss is a sum over samples, not their mean: {whole:.4g} for {count} samples, "
-            f"{parts[0]:.4g} and {parts[1]:.4g} for its halves",
-            "return the mean of the batch, e.g. reduction='mean'",
-        )
-
-
 def _remarks(problem: Problem, objective: Objective) -> list[str]:
     """What a reader should know about the parameters: frozen, unused, or stored in half precision."""
     named = list(problem.model.named_parameters())
@@ -334,7 +329,10 @@ def _remarks(problem: Problem, objective: Objective) -> list[str]:
 def _lower_bound(objective: Objective, loss: Loss) -> float | None:
     """0 where the loss's last graph node is a loss that cannot be negative; None where that is not certain."""
     with torch.enable_grad():
-        node = loss(objective.model, objective.batches[0]).grad_fn
+        value = loss(objective.model, objective.batches[0])
+    if getattr(value, NONNEGATIVE, False):
+        return 0.0
+    node = value.grad_fn
     name = type(node).__name__
     if name in NEGATIVE_LOG_LIKELIHOODS:
         return 0.0 if type(node.next_functions[0][0]).__name__ == "LogSoftmaxBackward0" else None
