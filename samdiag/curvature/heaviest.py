@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 from samdiag.curvature.batches import can_be_cut, join, pick
 from samdiag.curvature.objective import Objective
 
-SHARE = 0.9  # of the loss that the chosen samples carry: led to both ends in fewest products on digits networks
-MOST = 4  # at most one sample of so many: more would cost what they save
+SHARE = 0.95  # of the loss that the chosen samples carry: fewer led astray on four of five digits networks
+MOST = 0.3  # of the samples at most: more would cost what they save
 FEWEST = 64  # fewer samples, and a product over them is all overhead
 AGREEMENT = 1e-3  # of the batch's loss: the mean of its samples' losses must be it, or the loss is no mean over samples
 CHUNK = 256  # samples evaluated at once
@@ -22,11 +22,11 @@ def heaviest_samples(objective: Objective) -> list[tuple[Any, int]] | None:
     """The fewest samples that carry SHARE of the loss, as pieces with their counts.
 
     For cross-entropy a sample's Hessian vanishes with its loss, so the mean over all samples is nearly the sum over
-    these. None where they are not few (at most one in MOST), where samples cannot be told apart, or where BatchNorm
+    these. None where they are not few (at most MOST of them), where samples cannot be told apart, or where BatchNorm
     uses the batch.
     """
     total = objective.num_samples
-    if objective.train_mode or total < MOST * FEWEST:
+    if objective.train_mode or MOST * total < FEWEST:
         return None
     losses: list[Tensor] = []
     for data, count in zip(objective.batches, objective.counts, strict=True):
@@ -38,7 +38,7 @@ def heaviest_samples(objective: Objective) -> list[tuple[Any, int]] | None:
     ordered, _ = every.sort(descending=True)
     carried = ordered.cumsum(0) / ordered.sum()
     needed = max(FEWEST, int((carried < SHARE).sum()) + 1)
-    if not bool(torch.isfinite(carried).all()) or needed > total // MOST or bool((every < 0).any()):
+    if not bool(torch.isfinite(carried).all()) or needed > MOST * total or bool((every < 0).any()):
         return None
     limit = ordered[needed - 1]
     return _pieces(objective, [own >= limit for own in losses])

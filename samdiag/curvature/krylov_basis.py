@@ -12,6 +12,17 @@ SLAB = 1 << 16  # columns compressed at a time: the scratch space stays at SLAB 
 REORTHOGONALISE_AGAIN = 1.0 / math.sqrt(2.0)  # Daniel, Gragg, Kaufman & Stewart 1976: again when more was cancelled
 
 
+def lengths(rows: Tensor) -> Tensor:
+    """‖row‖ of each row [p], summed in float64 (torch's float32 sum over 10⁶ entries is off by 1e-4 on the CPU)."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return norms
+
+
+def normalised(rows: Tensor) -> Tensor:
+    """Every row [p, dim] divided by its length, in place."""
+    return rows.div_(lengths(rows)[:, None].to(rows.dtype))
+
+
 class KrylovBasis:
     """Rows V [size, dim] of unit length, orthogonal to each other to working precision.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samdiag.curvature.certificate import Certificate, Transfer
-from samdiag.curvature.krylov_basis import KrylovBasis
+from samdiag.curvature.krylov_basis import KrylovBasis, lengths, normalised
 from samdiag.curvature.ritz import KrylovSpectrum, Matvec, RitzEnds, allowed_residual
 
 BREAKDOWN = 10.0  # units of eps: relative residual norm below which the Krylov space is invariant to rounding
@@ -82,7 +82,7 @@ class LanczosRun:
         self._solved = None
         image = self.matvec(rows).to(rows.dtype)
         image = image.clone() if image.data_ptr() == rows.data_ptr() else image
-        self._scale = max(self._scale, float(torch.linalg.vector_norm(image, dim=1).max()))
+        self._scale = max(self._scale, float(lengths(image).max()))
         overlap = self.basis.orthogonalise(image, recent=2 * len(rows)).to(device="cpu", dtype=torch.float64)
         new = self.basis.size
         self._t[:new, old:new] = overlap
@@ -122,7 +122,7 @@ class LanczosRun:
         for _ in range(2):
             self.basis.orthogonalise(row)
             row -= (row @ others.T) @ others
-            row /= torch.linalg.vector_norm(row)
+            normalised(row)
         first: Tensor = row[0]
         return first
 
@@ -190,8 +190,7 @@ class LanczosRun:
 
         def lift(columns: Tensor) -> Tensor:
             ritz = self.basis.combine(columns)
-            unit: Tensor = ritz.div_(torch.linalg.vector_norm(ritz, dim=1, keepdim=True))
-            return unit
+            return normalised(ritz)
 
         def met(all_values: list[float], residuals: list[float]) -> list[bool]:
             return [r <= allowed_residual(v, scale, self.tol) for v, r in zip(all_values, residuals, strict=True)]
@@ -218,8 +217,8 @@ class LanczosRun:
 def _orthonormal_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Orthonormal rows Q [p, dim] and the host's F [p, p] with rows = Fᵀ Q; of one row simply its direction."""
     if len(rows) == 1:
-        length = torch.linalg.vector_norm(rows)
-        factor = length.to(device="cpu", dtype=torch.float64).reshape(1, 1)
-        return (rows / length if float(factor) > 0 else rows), factor
+        length = lengths(rows)
+        factor = length.cpu().reshape(1, 1)
+        return (rows / length.to(rows.dtype) if float(factor) > 0 else rows), factor
     q, r = torch.linalg.qr(rows.T)
     return q.T.contiguous(), r.to(device="cpu", dtype=torch.float64)

@@ -18,7 +18,7 @@ from samdiag.measure.warm_start import WarmStart
 from samdiag.types import SolverRun
 
 SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
-LEAD_TOLERANCE = 0.01  # residual of the lead's own ends: rougher leads cost more full products than they save
+LEAD_TOLERANCE = 3e-3  # residual of the lead's own ends: rougher leads cost more full products than they save
 LEAST_CAPACITY = 160  # basis vectors below which a lead's basis and a subspace do not fit side by side
 
 

@@ -96,10 +96,10 @@ def _verify(objective: Objective, q: Tensor, tol: float, rounding: float, popula
     curvatures = BatchValues()
 
     def note(count: int, own: Tensor) -> None:
-        curvatures.add(count, float(torch.dot(q, own)))
+        curvatures.add(count, float(torch.dot(wide, own.double())))
 
+    wide = q.double() / torch.linalg.vector_norm(q.double())
     hq = objective.product(q, note).double()
-    wide = q.double()
     theta = float(torch.dot(wide, hq))
     residual = float(torch.linalg.vector_norm(hq - theta * wide))
     return Estimate(

@@ -61,7 +61,7 @@ def test_both_ends_are_those_of_the_expensive_operator(seed: int, dtype: torch.d
         assert float(residual) <= 1.05e-2 * abs(value)
         assert value == pytest.approx(float(true), rel=1e-3)
     low, _ = found.bounds(0.99)
-    assert 2.3 * float(truth[0]) <= low <= float(truth[0]) + 1e-6
+    assert 4.5 * float(truth[0]) <= low <= float(truth[0]) + 1e-6
 
 
 def test_it_takes_fewer_products_than_lanczos() -> None:
@@ -154,7 +154,7 @@ def test_a_certain_decision_still_waits_for_the_proof() -> None:
     found = follow(expensive, lead_of(cheap), decided=decided)
     assert found is not None
     assert found.stopped == "decided"
-    assert found.bounds(0.99)[0] > 3 * found.bottom[0]
+    assert found.bounds(0.99)[0] > 4.5 * found.bottom[0]
 
 
 def test_the_proof_goes_as_near_as_it_is_asked_to() -> None:
