@@ -163,6 +163,8 @@ class SolverRun:
         block: vectors per step.
         warm_start: where the start vectors came from; None: random.
         lambda_max_bound: lambda_max is below it with the probability of the bound on lambda_min.
+        lead_samples, lead_products: samples that carry most of the loss, and products over them, that led to both ends;
+            0: none did.
     """
 
     stopped: str
@@ -172,6 +174,8 @@ class SolverRun:
     block: int = 1
     warm_start: str | None = None
     lambda_max_bound: float | None = None
+    lead_samples: int = 0
+    lead_products: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +190,45 @@ class SecondOpinion:
     trace_agrees: bool | None
     message: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedEngine:
+    """What one way of computing Hessian products took on a piece of the data.
+
+    Attributes:
+        name: as `--products` says it.
+        seconds: of one full-data product; None: it was not run.
+        gradients: its cost in gradients.
+        error: relative distance from a recomputed product.
+        refused: why it was not to be chosen; "" where it was.
+    """
+
+    name: str
+    seconds: float | None = None
+    gradients: float | None = None
+    error: float | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductEngine:
+    """How the Hessian products were computed.
+
+    Attributes:
+        name: kept, recomputed, forward, compiled or difference.
+        seconds, gradients: what one full-data product took when tried, and that in gradients; None: not timed.
+        kept_share: share of the samples whose gradient graph is kept; the rest is recomputed.
+        joined: samples of a joined batch; None: the batches as they are.
+        tried: every candidate; none where products take next to no time.
+    """
+
+    name: str
+    seconds: float | None = None
+    gradients: float | None = None
+    kept_share: float = 0.0
+    joined: int | None = None
+    tried: tuple[TriedEngine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +350,7 @@ class Measurements:
     surviving_gradient: float | None = None  # |∇f| over |g| at the fixed point of the update that J predicts
     ascent_batch: int | None = None  # samples behind one ascent gradient; None: full batch
     solver: SolverRun | None = None  # how both ends were found
+    engine: ProductEngine | None = field(default=None, compare=False)  # timings differ from run to run
 
     @property
     def step_size(self) -> float | None:

@@ -9,6 +9,7 @@ import typer
 from samdiag.cli.demo import demo
 from samdiag.cli.inspect import inspect
 from samdiag.cli.schema import schema
+from samdiag.cli.spectrum import spectrum
 from samdiag.cli.sweep import sweep
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(inspect)
 app.command()(sweep)
+app.command()(spectrum)
 app.command()(schema)
 app.add_typer(demo, name="demo")
 

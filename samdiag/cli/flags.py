@@ -80,8 +80,20 @@ SHARED: tuple[Shared, ...] = (
         str,
         "ends: both to --tol; decided: verdicts certain, values rough; converged: all asked for. (default: ends)",
     ),
+    _shared(
+        "measure.solver",
+        str,
+        "lanczos; two-level: led by the few samples that carry most of the loss; auto: where they are few. "
+        "(default: auto)",
+    ),
     _shared("measure.time_limit", str, "Best answer so far after this long: 90, 90s, 5m, 1h. (default: none)"),
     _shared("measure.max_products", int, "Most Hessian products of one run. (default: 300)"),
+    _shared(
+        "measure.products",
+        str,
+        "Hessian products: auto, kept, recomputed, forward, compiled or difference. (default: auto, the fastest)",
+    ),
+    _shared("measure.memory", str, "For graphs and vectors: 500MB, 4GB, 2GiB. (default: most of what is free)"),
     _shared("measure.block", int, "Vectors per solver step; more finds repeated eigenvalues at once. (default: 1)"),
 )
 NAMES = frozenset(option.name for option in SHARED)

@@ -13,16 +13,21 @@ from samdiag.errors import UsageError
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="report (of inspect) or sweep.")] = "report",
+    kind: Annotated[str, typer.Argument(help="report (of inspect), sweep or spectrum.")] = "report",
 ) -> None:
-    """Print the JSON Schema of the JSON report of `inspect` or `sweep`."""
+    """Print the JSON Schema of the JSON report of `inspect`, `sweep` or `spectrum`."""
     from samdiag.reports.schema import report_schema
+    from samdiag.spectral import SpectralReport
     from samdiag.sweep import Sweep
     from samdiag.types import Diagnosis
 
-    kinds: dict[str, type[Diagnosis] | type[Sweep]] = {"report": Diagnosis, "sweep": Sweep}
+    kinds: dict[str, type[Diagnosis] | type[Sweep] | type[SpectralReport]] = {
+        "report": Diagnosis,
+        "sweep": Sweep,
+        "spectrum": SpectralReport,
+    }
     if kind not in kinds:
-        error = UsageError(f"there is no schema named {kind!r}", f"choose {' or '.join(kinds)}")
+        error = UsageError(f"there is no schema named {kind!r}", f"choose {', '.join(kinds)}")
         complain(error)
         raise typer.Exit(error.exit_code)
     with reader_may_leave():

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from samdiag.curvature.batches import halve
-from samdiag.curvature.memory import free_memory
+from samdiag.curvature.products.batch_loss import BatchLoss, Piece, accumulate, dense
+from samdiag.curvature.products.engine import Engine
+from samdiag.curvature.products.graphs import KeptGraphs
+from samdiag.curvature.products.kept import Kept
+from samdiag.curvature.products.precision import full_precision
 from samdiag.curvature.restoring import batch_statistics, borrowed, double_backward_kernels
-from samdiag.errors import CannotDecide, UsageError
+from samdiag.errors import CannotDecide
 from samdiag.user_errors import is_out_of_memory
 
 T = TypeVar("T")
-PerBatch = Callable[[int, Tensor], None]  # (number of samples, this batch's own gradient or product [num_params])
+PerBatch = Callable[[int, Tensor], None]  # (number of samples, this batch's own product [num_params])
 
 
-@dataclass(slots=True)
-class _Batch:
-    data: Any
-    count: int
-    half: int  # 0 or 1: which of two halves of the data it belongs to, inherited when it is split
-    graph: tuple[list[Tensor], list[int]] | None = (
-        None  # gradient tensors with their graph, and which parameters they are for
-    )
+class _Regrouped(Exception):
+    """Joined batches did not fit in memory and were taken apart: the evaluation starts again."""
 
 
 class Objective:
@@ -38,6 +35,8 @@ class Objective:
 
     Attributes:
         flat: [num_params] the current point; change it with `move_to` only.
+        engine: what computes Hessian products: kept graphs, until `products.choice` finds a faster one.
+        graphs: the graphs kept for it, and their part of the memory budget.
         num_products: full-data Hessian-vector products so far; other batches count by their share.
         num_gradients: full-data gradients so far.
         split: how many times a batch was halved because memory ran out.
@@ -52,20 +51,32 @@ class Objective:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        memory: int | None = None,
         graph_memory: int | None = None,
         train_mode: bool = False,
     ) -> None:
+        """An objective on `batches`, each with its sample count.
+
+        Args:
+            model, loss: the mean loss of a batch is `loss(model, batch)`.
+            batches: data on `device`, and how many samples each has.
+            device, dtype: where and in which floating-point type to evaluate.
+            memory: bytes for kept graphs and a Krylov basis together; None: from what the device has free.
+            graph_memory: at most these bytes for kept graphs; 0 keeps none.
+            train_mode: see the class.
+        """
         self.train_mode = train_mode
         self.model, self.loss_function, self.device, self.dtype = model, loss, device, dtype
-        self._batches = [_Batch(data, count, i % 2) for i, (data, count) in enumerate(batches)]
-        self._graph_memory = graph_memory
+        self._batches = [Piece(data, count, i % 2) for i, (data, count) in enumerate(batches)]
+        self._joined: list[Piece] | None = None
+        self.graphs = KeptGraphs(device, memory=memory, limit=graph_memory)
         self.num_products = 0.0
         self.num_gradients = 0.0
         self.split = 0
-        self.used: set[int] = set()  # positions of parameters that some batch's loss depends on
-        self._sample_bytes: float | None = None
         self.parameters: list[nn.Parameter] = []
         self.flat = torch.empty(0)
+        self.function = BatchLoss(model, loss, [], self.flat)
+        self.engine: Engine = Kept(self.function)
 
     @contextmanager
     def borrowed(self) -> Iterator[Objective]:
@@ -73,23 +84,22 @@ class Objective:
         with (
             borrowed(self.model, self.device, self.dtype) as (parameters, flat),
             double_backward_kernels(self.model),
+            full_precision(),
             batch_statistics(self.model) if self.train_mode else nullcontext(),
         ):
-            self.parameters, self.flat = parameters, flat
-            self._offsets = [0]
-            for p in parameters:
-                self._offsets.append(self._offsets[-1] + p.numel())
+            self._stand_at(BatchLoss(self.model, self.loss_function, parameters, flat))
             try:
                 yield self
             finally:
                 self.drop_graphs()
-                self.parameters = []
+                self._stand_at(BatchLoss(self.model, self.loss_function, [], flat))
 
     @contextmanager
     def on(self, pieces: list[tuple[Any, int]]) -> Iterator[Objective]:
         """The same model at the same point on other batches, with graphs of its own while the context lasts.
 
-        Neither objective may be moved inside. Products and gradients are counted here by their share of the samples.
+        Neither objective may be moved inside. It uses the same engine, and for its graphs what this one's leave of the
+        memory. Products and gradients are counted here by their share of the samples.
         """
         other = Objective(
             self.model,
@@ -97,10 +107,12 @@ class Objective:
             pieces,
             device=self.device,
             dtype=self.dtype,
-            graph_memory=self._graph_memory,
+            memory=self.graphs.memory,
+            graph_memory=self.graphs.left(self._all_pieces(), self.flat),
             train_mode=self.train_mode,
         )
-        other.parameters, other.flat, other._offsets = self.parameters, self.flat, self._offsets
+        other.parameters, other.flat, other.function = self.parameters, self.flat, self.function
+        other.engine, other.graphs.sample_bytes = self.engine, self.graphs.sample_bytes
         try:
             yield other
         finally:
@@ -108,6 +120,11 @@ class Objective:
             share = other.num_samples / self.num_samples
             self.num_products += share * other.num_products
             self.num_gradients += share * other.num_gradients
+
+    def _stand_at(self, function: BatchLoss) -> None:
+        self.function, self.parameters, self.flat = function, function.parameters, function.flat
+        self.engine = Kept(function)
+        self._joined = None
 
     @property
     def num_params(self) -> int:
@@ -125,14 +142,56 @@ class Objective:
     def batches(self) -> list[Any]:
         return [b.data for b in self._batches]
 
+    @property
+    def halves(self) -> list[int]:
+        """For every batch, which of two halves of the data it belongs to."""
+        return [b.half for b in self._batches]
+
+    @property
+    def used(self) -> set[int]:
+        """Positions of the parameters that some batch's loss depends on."""
+        return self.function.used
+
+    @property
+    def memory_for_basis(self) -> int:
+        """Bytes that a Krylov basis may have, copies included: what the kept graphs leave of the budget."""
+        self._know_graphs()
+        return self.graphs.budget(self.num_samples, self.flat).basis
+
+    @property
+    def memory_for_graphs(self) -> int:
+        """Bytes that kept graphs may have."""
+        self._know_graphs()
+        return self.graphs.budget(self.num_samples, self.flat).graphs
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the samples whose gradient graph is kept at present."""
+        pieces = self._joined if self._joined and any(p.graph for p in self._joined) else self._batches
+        return sum(p.count for p in pieces if p.graph is not None) / self.num_samples
+
+    def largest_batch(self) -> Piece:
+        """The batch with the most samples, without its graph."""
+        largest = max(self._batches, key=lambda b: b.count)
+        return Piece(largest.data, largest.count)
+
     def move_to(self, point: Tensor) -> None:
         """Sets the parameters to `point` [num_params]; kept graphs belong to the old point and are dropped."""
         self.drop_graphs()
         self.flat.copy_(point)
 
     def drop_graphs(self) -> None:
-        for batch in self._batches:
-            batch.graph = None
+        """Frees all kept graphs; the next product builds them again."""
+        for piece in self._all_pieces():
+            piece.graph = None
+
+    def join(self, pieces: list[Piece] | None) -> None:
+        """Evaluates products on `pieces`, the batches joined to larger ones (see `products.joining`); None: as given.
+
+        Products that show every batch its own share, losses and gradients stay with the batches.
+        """
+        self.drop_graphs()
+        self._joined = pieces
 
     # ---------------------------------------------------------------- evaluations
 
@@ -140,7 +199,7 @@ class Objective:
         """Mean loss at the current point; `each(count, loss of the batch)` sees every batch."""
         total = 0.0
         with torch.no_grad():
-            for batch, value in self._over_batches(lambda b: float(self._scalar_loss(b).double())):
+            for batch, value in self._over(self._batches, lambda b: float(self.function.value(b.data).double())):
                 total += batch.count * value
                 if each:
                     each(batch.count, value)
@@ -157,7 +216,7 @@ class Objective:
         """
         total, samples = 0.0, 0
         gradient = torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
-        for batch, (value, own) in self._over_batches(self._batch_gradient, half):
+        for batch, (value, own) in self._over(self._batches, self._gradient, half):
             total += batch.count * value
             samples += batch.count
             gradient.add_(own, alpha=batch.count)
@@ -166,171 +225,145 @@ class Objective:
         self.num_gradients += 1 if half is None else 0.5
         return total / samples, gradient / samples
 
-    @property
-    def halves(self) -> list[int]:
-        """For every batch, which of two halves of the data it belongs to."""
-        return [b.half for b in self._batches]
-
     def gradient_of(self, pieces: list[tuple[Any, int]]) -> tuple[float, Tensor]:
         """Mean loss and gradient [num_params] in float64 of other batches, each with its sample count."""
         total, samples = 0.0, sum(count for _, count in pieces)
         gradient = torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
         for data, count in pieces:
-            value, own = self._batch_gradient(_Batch(data, count, 0))
+            value, own = self._gradient(Piece(data, count))
             total += count * value
             gradient.add_(own, alpha=count)
         self.num_gradients += samples / self.num_samples
         return total / samples, gradient / samples
 
-    def product(self, vector: Tensor, each: PerBatch | None = None) -> Tensor:
-        """Hessian times `vector` [num_params] at the current point; graphs are kept while they fit in memory."""
-        self._keep_graphs()
+    def _gradient(self, piece: Piece) -> tuple[float, Tensor]:
+        value, grads = self.function.gradient(piece.data)
+        own = torch.zeros_like(self.flat)
+        for view, g in zip(self.function.views(own), grads, strict=True):
+            if g is not None:
+                view.copy_(dense(g))
+        return float(value.double()), own
+
+    def product(self, vector: Tensor, each: PerBatch | None = None, *, out: Tensor | None = None) -> Tensor:
+        """Hessian times `vector` [num_params] at the current point, without waiting for the device.
+
+        Args:
+            vector: in any floating-point type.
+            each: sees (count, product of the batch alone) of every batch; the tensor is overwritten by the next one.
+            out: [num_params] where the result goes; None: a new tensor.
+        """
         vector = vector.to(self.dtype)
-        result = torch.zeros_like(self.flat)
-        for batch, own in self._over_batches(lambda b: self._batch_product(b, vector)):
-            result.add_(own, alpha=batch.count / self.num_samples)
-            if each:
-                each(batch.count, own)
+        result = torch.empty_like(self.flat) if out is None else out
+        while True:
+            try:
+                self._sum_products(vector, result, each)
+                break
+            except _Regrouped:
+                continue
         self.num_products += 1
+        return result
+
+    def block(
+        self,
+        vectors: Tensor,
+        each: Callable[[int, Tensor], None] | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Hessian times every row of `vectors` [k, num_params]; a batch whose graph is not kept builds it once for all.
+
+        Args and result as for `product`, with [k, num_params] in place of [num_params].
+        """
+        vectors = vectors.to(self.dtype)
+        result = torch.empty_like(vectors) if out is None else out
+        own = torch.empty_like(vectors)
+        while True:
+            result.zero_()
+            try:
+                for piece, _ in self._over(
+                    self._pieces_for(each is not None), lambda p: self.engine.block(p, vectors, own)
+                ):
+                    result.add_(own, alpha=piece.count / self.num_samples)
+                    if each:
+                        each(piece.count, own)
+                break
+            except _Regrouped:
+                continue
+        self.num_products += len(vectors)
         return result
 
     def product_of(self, pieces: list[tuple[Any, int]], vector: Tensor) -> Tensor:
         """Hessian of other batches' mean loss times `vector` [num_params]; their graphs are not kept."""
         samples = sum(count for _, count in pieces)
         result = torch.zeros_like(self.flat)
-        for data, count in pieces:
-            result.add_(self._batch_product(_Batch(data, count, 0), vector.to(self.dtype)), alpha=count / samples)
+        views = self.function.views(result)
+        with self.engine.along(vector.to(self.dtype)) as work:
+            for data, count in pieces:
+                accumulate(views, work(Piece(data, count)), count / samples)
         self.num_products += samples / self.num_samples
         return result
 
-    # ---------------------------------------------------------------- one batch
-
-    def _scalar_loss(self, batch: _Batch) -> Tensor:
-        value = self.loss_function(self.model, batch.data)
-        if not isinstance(value, Tensor):
-            raise UsageError(
-                f"the loss returned {type(value).__name__}, not a tensor",
-                "return the mean loss of the batch as a 0-dim tensor that depends on the model's parameters",
-            )
-        if value.numel() != 1:
-            raise UsageError(
-                f"the loss is not a scalar: it has shape {tuple(value.shape)}",
-                "return the mean over the batch, e.g. loss.mean()",
-            )
-        if value.is_complex():
-            raise UsageError("the loss is complex", "return a real scalar")
-        return value.reshape(())
-
-    def _differentiable_loss(self, batch: _Batch) -> Tensor:
-        with torch.enable_grad():
-            value = self._scalar_loss(batch)
-        if not value.requires_grad:
-            raise UsageError(
-                "the loss does not depend on the model's parameters",
-                "compute it from the model that is passed to loss(model, batch), without torch.no_grad() or detach()",
-            )
-        return value
-
-    def _batch_gradient(self, batch: _Batch) -> tuple[float, Tensor]:
-        value = self._differentiable_loss(batch)
-        with _differentiating("the gradient"):
-            grads = torch.autograd.grad(value, self.parameters, allow_unused=True)
-        self.used.update(i for i, g in enumerate(grads) if g is not None)
-        if all(g is None for g in grads):
-            raise UsageError(
-                "the loss does not depend on the model's trainable parameters",
-                "compute it from the model that is passed to loss(model, batch)",
-            )
-        return float(value.detach().double()), self._flatten(grads)
-
-    def _flatten(self, grads: Iterable[Tensor | None]) -> Tensor:
-        own = torch.zeros_like(self.flat)
-        for i, g in enumerate(grads):
-            if g is not None:
-                dense = g.detach().to_dense() if g.layout != torch.strided else g.detach()
-                own[self._offsets[i] : self._offsets[i + 1]].copy_(dense.reshape(-1))
-        return own
-
-    def _build_graph(self, batch: _Batch) -> tuple[list[Tensor], list[int]]:
-        value = self._differentiable_loss(batch)
-        with _differentiating("the gradient's graph"):
-            grads = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
-        used = [i for i, g in enumerate(grads) if g is not None and g.requires_grad]
-        return [g for g in grads if g is not None and g.requires_grad], used
-
-    def _batch_product(self, batch: _Batch, vector: Tensor) -> Tensor:
-        grads, used = batch.graph or self._build_graph(batch)
-        if not grads:  # the loss is linear in the parameters: no curvature
-            return torch.zeros_like(self.flat)
-        shares = [
-            vector[self._offsets[i] : self._offsets[i + 1]].view(g.shape) for i, g in zip(used, grads, strict=True)
-        ]
-        with _differentiating("the second derivative"):
-            products = torch.autograd.grad(
-                grads, self.parameters, grad_outputs=shares, retain_graph=batch.graph is not None, allow_unused=True
-            )
-        return self._flatten(products)
+    def _sum_products(self, vector: Tensor, result: Tensor, each: PerBatch | None) -> None:
+        """Adds up the pieces' products in place; each one's own only where somebody wants to see it."""
+        pieces, samples = self._pieces_for(each is not None), self.num_samples
+        result.zero_()
+        own = torch.empty_like(self.flat) if each else result
+        views = self.function.views(own)
+        with self.engine.along(vector) as work:
+            for piece, products in self._over(pieces, work):
+                if each:
+                    own.zero_()
+                accumulate(views, products, 1.0 if each else piece.count / samples)
+                if each:
+                    result.add_(own, alpha=piece.count / samples)
+                    each(piece.count, own)
 
     # ---------------------------------------------------------------- memory
 
-    def _keep_graphs(self) -> None:
-        """Builds the gradient graph of as many batches as fit the budget; the rest is recomputed every time."""
-        if any(b.graph is not None for b in self._batches) or self._graph_memory == 0:
-            return
-        budget = self._graph_memory if self._graph_memory is not None else free_memory(self.device) // 2
-        if self._sample_bytes is None:
-            self._sample_bytes = self._graph_bytes_per_sample()
-        used = 0.0
-        try:
-            for batch in self._batches:
-                used += self._sample_bytes * batch.count
-                if used > budget:
-                    return
-                batch.graph = self._build_graph(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+    def _all_pieces(self) -> list[Piece]:
+        return [*self._batches, *(self._joined or ())]
+
+    def _pieces_for(self, every_batch: bool) -> list[Piece]:
+        """What products run over: joined batches, except where every batch's own is asked for or has its graph."""
+        apart = self._joined is None or every_batch or any(b.graph is not None for b in self._batches)
+        pieces = self._batches if apart or self._joined is None else self._joined
+        if self.engine.keeps and not any(p.graph is not None for p in pieces):
             self.drop_graphs()
-            self._graph_memory = 0  # from now on every product recomputes
+            self._know_graphs()
+            self.graphs.build(pieces, self.function, self.num_samples)
+        return pieces
 
-    def _graph_bytes_per_sample(self) -> float:
-        """Bytes that autograd saves for one sample's gradient graph, counted while building the first batch's."""
-        storages: dict[int, int] = {}
+    def _know_graphs(self) -> None:
+        """Measures the bytes of one sample's graph, once; batches that are too large for it are halved."""
+        if self.engine.keeps and self.graphs.unknown:
+            for _ in self._over(self._batches, lambda b: self.graphs.measure(b, self.function)):
+                return
 
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-            return tensor.detach()  # the tensor itself would make a reference cycle out of saved outputs
-
-        own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
-        for batch, _ in self._over_batches(lambda b: self._counted_graph(b, note)):
-            return sum(size for key, size in storages.items() if key not in own) / batch.count
-        return 0.0
-
-    def _counted_graph(self, batch: _Batch, note: Callable[[Tensor], Tensor]) -> None:
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-            self._build_graph(batch)
-
-    def _over_batches(self, work: Callable[[_Batch], T], half: int | None = None) -> Iterator[tuple[_Batch, T]]:
-        """Runs `work` on every batch; one that does not fit in memory is halved for good and tried again."""
+    def _over(
+        self, pieces: list[Piece], work: Callable[[Piece], T], half: int | None = None
+    ) -> Iterator[tuple[Piece, T]]:
+        """Runs `work` on every piece; one that does not fit in memory is halved for good and tried again."""
         i = 0
-        while i < len(self._batches):
-            batch = self._batches[i]
-            if half is not None and batch.half != half:
+        while i < len(pieces):
+            piece = pieces[i]
+            if half is not None and piece.half != half:
                 i += 1
                 continue
             try:
-                done = work(batch)
+                done = work(piece)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if any(b.graph is not None for b in self._batches):  # the kept graphs are what fills the memory
+                if any(p.graph is not None for p in self._all_pieces()):  # the kept graphs are what fills the memory
                     self.drop_graphs()
-                    self._graph_memory = 0
+                    self.graphs.limit = 0
+                elif pieces is self._joined:
+                    self._joined = None
+                    raise _Regrouped from error
                 else:
                     self._split(i)
                 continue
-            yield batch, done
+            yield piece, done
             i += 1
 
     def _split(self, i: int) -> None:
@@ -351,22 +384,8 @@ class Objective:
             torch.cuda.empty_cache()
         first = batch.count // 2
         self._batches[i : i + 1] = [
-            _Batch(halves[0], first, batch.half),
-            _Batch(halves[1], batch.count - first, batch.half),
+            Piece(halves[0], first, batch.half),
+            Piece(halves[1], batch.count - first, batch.half),
         ]
+        self._joined = None
         self.split += 1
-
-
-@contextmanager
-def _differentiating(what: str) -> Iterator[None]:
-    """Autograd's refusals in one line; memory that runs out passes, so that the batch is halved."""
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        text = " ".join(str(error).split())[:300]
-        raise CannotDecide(
-            f"{what} of the loss cannot be computed: {text}",
-            "the Hessian needs a loss that is twice differentiable: eager attention, no compiled or fused layers",
-        ) from error

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from samdiag.curvature.batches import count_samples
-from samdiag.curvature.lanczos import RitzEnds
+from samdiag.curvature.products.choice import choose_engine
+from samdiag.curvature.ritz import RitzEnds
 from samdiag.curvature.self_check import CheckResult, check_products
 from samdiag.errors import CannotDecide
 from samdiag.measure.base import Base
+from samdiag.measure.held_out import bias_could_matter, corrected_ends
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum, measure_spectrum, noise_along
-from samdiag.measure.stopping import stopping_rule
+from samdiag.measure.stopping import proof_target, stopping_rule
 from samdiag.measure.warm_start import SUBSAMPLE, WarmStart, from_subsample, load, save
+from samdiag.theory.edge import stability_edge
+from samdiag.theory.sampling import unseen
+from samdiag.types import ProductEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,7 @@ class Curved:
     noise: list[float | None]
     noise_errors: list[float | None]
     offsets: list[float]
+    engine: ProductEngine
     notes: tuple[str, ...] = ()
 
 
@@ -57,6 +63,8 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
         count=base.problem.num_samples or count_samples,
         train_mode=objective.train_mode,
     )
+    tell("products", 0)
+    engine = choose_engine(objective, settings.products)
     start = _warm_start(base)
     with base.patience.listening():
         spectrum = measure_spectrum(
@@ -67,6 +75,8 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
             seed=settings.seed,
             population=ready.population,
             decided=stopping_rule(settings, radius),
+            proof_at=proof_target(radius),
+            solver=settings.solver,
             progress=lambda ends: tell(_progress_text(ends), ends.steps),
             stop=base.patience.run_out,
             start=start,
@@ -75,6 +85,7 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
     notes = _keep_vectors(settings, spectrum, start)
     length = float(torch.linalg.vector_norm(displacement))
     image = objective.product(displacement / length).double() if length > 0 and base.here.norm > 0 else None
+    spectrum, bias_notes = _for_all_the_data(base, spectrum, radius)
     vectors = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors])
     noise, errors, offsets = noise_along(objective, base.here, vectors)
     return Curved(
@@ -84,8 +95,37 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
         noise=noise,
         noise_errors=errors,
         offsets=offsets,
-        notes=notes,
+        engine=engine,
+        notes=(*notes, *bias_notes),
     )
+
+
+def _for_all_the_data(base: Base, spectrum: Spectrum, radius: float | None) -> tuple[Spectrum, tuple[str, ...]]:
+    """The spectrum with the samples' bias taken off both ends; where time ran out or no verdict hangs on it, a note."""
+    settings, objective = base.settings, base.ready.objective
+    kept = "the ends of the spectrum are those of the analysed samples, which exaggerate them: "
+    if unseen(objective.num_samples, base.ready.population) <= 0:
+        return spectrum, ()
+    if base.patience.run_out() is not None:
+        return spectrum, (f"{kept}there was no time to hold them against a held-out half",)
+    if settings.until == "decided" and radius is not None:
+        step = settings.step_size
+        edge = stability_edge(settings.momentum, nesterov=settings.nesterov) / step if step else None
+        if not bias_could_matter(spectrum.top[0], spectrum.bottom[0], edge=edge, radius=radius):
+            return spectrum, (f"{kept}no verdict hangs on it, so no half was held out",)
+    base.tell("held-out halves", round(objective.num_products))
+    top, bottom = corrected_ends(
+        objective,
+        spectrum.top,
+        spectrum.top_vectors,
+        spectrum.bottom,
+        spectrum.bottom_vectors,
+        population=base.ready.population,
+        products=spectrum.run.steps,
+    )
+    found = replace(spectrum, top=top, bottom=bottom)
+    few = top[0].bias is None and objective.num_samples > 1
+    return found, ((f"{kept}they cannot be halved; use more --samples, or smaller batches",) if few else ())
 
 
 def _warm_start(base: Base) -> WarmStart | None:

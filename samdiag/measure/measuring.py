@@ -130,7 +130,7 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
     opinion = None
     if base.settings.cross_check and not hurried:
         base.tell("second opinion", 0)
-        opinion = ask_pyhessian(objective, spectrum.top[0], spectrum.bottom[0], base.settings.seed)
+        opinion = ask_pyhessian(objective, spectrum.top[0].in_sample, spectrum.bottom[0].in_sample, base.settings.seed)
     top, bottom = _directions(near, curved, update)
     return record(
         Stages(
@@ -152,6 +152,7 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
             forecast=forecast(objective, spectrum, near.gap, near.settings, base.ready)
             if near.trials and not hurried
             else None,
+            engine=curved.engine,
             notes=curved.notes,
         )
     )
@@ -187,7 +188,7 @@ def _jacobian(base: Base, near: Near, spectrum: Spectrum, update: MeasuredUpdate
         near.gap,
         near.rule,
         near.settings,
-        curvature=max(abs(spectrum.top[0].value or 0.0), abs(spectrum.bottom[0].value or 0.0)),
+        curvature=max(abs(end.in_sample.value or 0.0) for end in (spectrum.top[0], spectrum.bottom[0])),
         groups=groups,
         outer=always,
     )

@@ -20,7 +20,7 @@ from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import ROUNDING, Spectrum
 from samdiag.measure.stopping import BOUND_PROBABILITY
 from samdiag.patience import INTERRUPTED, TIME_LIMIT
-from samdiag.types import Direction, Estimate, Forecast, Measurements, SecondOpinion
+from samdiag.types import Direction, Estimate, Forecast, Measurements, ProductEngine, SecondOpinion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class Stages:
     jacobian: SamJacobian | None
     opinion: SecondOpinion | None
     forecast: Forecast | None
+    engine: ProductEngine
     notes: tuple[str, ...] = ()
 
 
@@ -125,6 +126,7 @@ def _curvature(s: Stages) -> dict[str, Any]:
         "bottom_directions": s.bottom,
         "spectrum_complete": spectrum.complete,
         "solver": spectrum.run,
+        "engine": s.engine,
         "jacobian_eigenvalues": s.jacobian.eigenvalues if s.jacobian else None,
         "jacobian_zero": s.jacobian.zero if s.jacobian else None,
         "forecast": s.forecast,
@@ -167,7 +169,8 @@ def _solver_notes(s: Stages, spectrum: Spectrum) -> list[str]:
     run, notes = spectrum.run, []
     if run.restarts:
         notes.append(
-            f"the Krylov basis was compressed {run.restarts} time(s) to stay within {run.basis_vectors} vectors of memory"
+            f"the Krylov basis was compressed {run.restarts} time(s) to stay within the memory of {run.basis_vectors} "
+            "vectors"
         )
     if run.stopped == "decided":
         notes.append(
@@ -183,6 +186,11 @@ def _solver_notes(s: Stages, spectrum: Spectrum) -> list[str]:
         notes.append(
             f"{why} after {run.steps} products: the best answer so far, with its error bars; what comes after the "
             "spectrum (mini-batches, SAM Jacobian, forecast, second opinion) was left out"
+        )
+    if run.lead_samples:
+        notes.append(
+            f"both ends were found from {run.lead_samples} samples that carry most of the loss and proved on all "
+            f"{s.ready.objective.num_samples}"
         )
     if run.warm_start:
         notes.append(f"the spectrum was started from the eigenvectors of {run.warm_start}")

@@ -17,6 +17,7 @@ from samdiag.measure.ascent import Rule
 from samdiag.measure.batch_update import Group
 from samdiag.measure.gap import Gap
 from samdiag.measure.settings import MeasureSettings
+from samdiag.measure.solving import most_eigenvalues
 from samdiag.measure.spectrum import measure_spectrum
 from samdiag.theory.edge import largest_multiplier
 from samdiag.theory.hallucination import SIGNATURE_RATIO
@@ -205,7 +206,7 @@ def _reduced(objective: Objective, gap: Gap, settings: MeasureSettings) -> tuple
     objective.move_to(gap.there.x)
     spectrum = measure_spectrum(
         objective,
-        num_eigenvalues=max(JACOBIAN_EIGENVALUES, settings.num_eigenvalues),
+        num_eigenvalues=most_eigenvalues(objective, max(JACOBIAN_EIGENVALUES, settings.num_eigenvalues)),
         tol=settings.tol,
         max_products=settings.max_products,
         seed=settings.seed + 1,

@@ -34,9 +34,13 @@ class MeasureSettings:
         max_products: bound on full-data Hessian products in one Lanczos run.
         until: "ends": both ends known to `tol`; "decided": no threshold of a verdict inside their certified intervals,
             however rough the values; "converged": all `num_eigenvalues` of either end.
+        solver: "auto", "lanczos", or "two-level": led by the samples that carry most of the loss, where they are few.
         time_limit: seconds after which the best answer so far is taken; None: none.
         block: vectors per solver step; more than 1 finds repeated eigenvalues at once.
         warm_start: "subsample", or a file whose eigenvectors are started from and replaced; None: a random start.
+        products: kept, recomputed, forward, compiled or difference: how Hessian products are computed; "auto": the
+            fastest.
+        memory: bytes for kept gradient graphs and the Krylov basis together; None: from what the device has free.
         cross_check: also ask PyHessian.
     """
 
@@ -63,9 +67,12 @@ class MeasureSettings:
     mode: str = "eval"
     jacobian: str = "auto"
     until: str = "ends"
+    solver: str = "auto"
     time_limit: float | None = None
     block: int = 1
     warm_start: str | None = None
+    products: str = "auto"
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.nesterov and (self.momentum <= 0 or self.dampening > 0):
@@ -78,6 +85,9 @@ class MeasureSettings:
                 f"the micro-batch of {self.micro_batch} is larger than the batch of {self.batch_size}",
                 "give --micro-batch the samples behind one ascent gradient, at most the batch",
             )
+
+        if self.memory is not None and (not isinstance(self.memory, int) or self.memory < 1):
+            raise UsageError(f"memory = {self.memory!r} is not a number of bytes", "give it as an int, e.g. 4 * 10**9")
 
     @property
     def update_decay(self) -> float:

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from samdiag.curvature.heaviest import heaviest_samples
-from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs
+from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs, fewest_vectors
 from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.ritz import Decided, KrylovSpectrum, Progress
 from samdiag.curvature.two_level import Lead, find_lead, led_eigenpairs
+from samdiag.errors import CannotDecide
 from samdiag.measure.warm_start import WarmStart
 from samdiag.types import SolverRun
 
 SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
 LEAD_TOLERANCE = 3e-3  # residual of the lead's own ends: rougher leads cost more full products than they save
+WORK_VECTORS = 6  # beside the basis: the product, its vector, the next one and what orthogonalising needs
 LEAST_CAPACITY = 160  # basis vectors below which a lead's basis and a subspace do not fit side by side
 
 
@@ -55,7 +57,7 @@ class Search:
 
 def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverRun]:
     """The extremal Ritz pairs at the objective's present point, and how they were come by."""
-    capacity = affordable_vectors(objective.device, objective.num_params, objective.dtype)
+    capacity = _capacity(objective, search)
     led = _solve_led(objective, search, capacity) if _may_be_led(objective, search, capacity) else None
     if led is not None:
         return led
@@ -85,6 +87,33 @@ def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverR
         warm_start=search.start.source if search.start else None,
     )
     return krylov, run
+
+
+def most_eigenvalues(objective: Objective, wanted: int) -> int:
+    """How many eigenvalues per end, at most `wanted` and at least one, there is memory for."""
+    dim = objective.num_params
+    affordable = affordable_vectors(objective.device, dim, objective.dtype, budget=objective.memory_for_basis)
+    return max(1, min(wanted, (affordable - fewest_vectors(0) - WORK_VECTORS) // 4))
+
+
+def _capacity(objective: Objective, search: Search) -> int:
+    """Basis vectors within the memory that the kept graphs leave, with room for the reported ones and the work vectors.
+
+    Raises:
+        CannotDecide: there is not enough for both ends.
+    """
+    dim = objective.num_params
+    affordable = affordable_vectors(objective.device, dim, objective.dtype, budget=objective.memory_for_basis)
+    beside = 2 * search.num_eigenvalues + WORK_VECTORS
+    fewest = fewest_vectors(search.num_eigenvalues, search.block)
+    if dim > DENSE_LIMIT and affordable < fewest + beside:
+        size = dim * objective.dtype.itemsize
+        raise CannotDecide(
+            f"memory for {affordable} vectors of {dim} parameters is left; the spectrum needs {fewest + beside}",
+            f"free {-(-(fewest + beside - affordable) * size // 2**20)} MiB more (--memory where you set it), "
+            "or ask for fewer eigenvalues with --num-eigenvalues",
+        )
+    return max(affordable - beside, fewest)
 
 
 def _generator(search: Search) -> torch.Generator:

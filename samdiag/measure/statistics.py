@@ -17,6 +17,10 @@ class BatchValues:
         self.counts.append(count)
         self.values.append(value)
 
+    def pairs(self) -> list[tuple[int, float]]:
+        """(sample count, value) of every batch."""
+        return list(zip(self.counts, self.values, strict=True))
+
     @property
     def mean(self) -> float:
         return math.fsum(n * v for n, v in zip(self.counts, self.values, strict=True)) / sum(self.counts)

@@ -102,6 +102,7 @@ def save(path: Path, vectors: Tensor, generation: int) -> None:
     Raises:
         CannotDecide: the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -112,8 +113,9 @@ def save(path: Path, vectors: Tensor, generation: int) -> None:
             metadata={"format": FORMAT, "generation": str(generation)},
         )
         os.replace(beside, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
+        why = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:100]
         raise CannotDecide(
-            f"--warm-start {path} cannot be written: {error.strerror or error}", "name a file in a writable folder"
+            f"--warm-start {path} cannot be written: {why}", "name a file in a writable folder"
         ) from error

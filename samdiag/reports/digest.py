@@ -19,7 +19,7 @@ from samdiag.reports.rows import (
     SettingRow,
 )
 from samdiag.reports.spectrum import spectrum_model
-from samdiag.reports.words import words_for
+from samdiag.reports.words import PRODUCT_WORDS, words_for
 from samdiag.types import VERDICTS_BY_HARM, Advice, CheckpointInfo, Diagnosis, Finding, Measurements, Prescription
 
 SAMPLING_UNKNOWN = "sampling error unknown: a single batch cannot show it"
@@ -187,7 +187,26 @@ def _effort(m: Measurements) -> list[str]:
     elif m.population is not None:
         samples = f"{count(m.num_samples)} of {count(m.population)} samples"
     batches = f"{count(m.num_batches)} batch{'es' if m.num_batches != 1 else ''}"
-    return [samples, batches, f"{count(m.num_products)} Hessian products", f"{count(m.num_gradients)} gradients"]
+    return [
+        samples,
+        batches,
+        f"{count(m.num_products)} Hessian products{_price(m)}",
+        f"{count(m.num_gradients)} gradients",
+    ]
+
+
+def _price(m: Measurements) -> str:
+    """What one product cost, and what the other ways would have cost; "" where they were not timed."""
+    engine = m.engine
+    if engine is None or engine.gradients is None:
+        return ""
+    others = [
+        f"{PRODUCT_WORDS[t.name]} {t.gradients:.1f}" for t in engine.tried if t.gradients and t.name != engine.name
+    ]
+    kept = f", {100 * engine.kept_share:.0f} % of them" if engine.name == "kept" and engine.kept_share < 1 else ""
+    joined = f", batches joined to {count(engine.joined)}" if engine.joined else ""
+    how = "; ".join([f"{PRODUCT_WORDS[engine.name]}{kept}{joined}", *([", ".join(others)] if others else [])])
+    return f" of {engine.gradients:.1f} gradients each ({how})"
 
 
 def _total(timings: Mapping[str, float]) -> float:

@@ -10,6 +10,8 @@ from samdiag.reports.rows import EvidenceRow
 from samdiag.types import Estimate, Measurements
 from samdiag.verdicts.thresholds import BOUNCE_RATIO, HALLUCINATION_RATIO
 
+NOTABLE_BIAS = 0.1  # of half the half-width: a smaller shift is not worth a remark
+
 
 def evidence_rows(m: Measurements) -> tuple[EvidenceRow, ...]:
     """All rows of the evidence table; what was not asked for (weight decay, second opinion) has no row."""
@@ -60,10 +62,12 @@ def _curvature_rows(m: Measurements) -> list[EvidenceRow]:
     edge = f"SGD's step edge: {number(2 * (1 + m.momentum) / m.lr)}" if m.lr else ""
     bound = ""
     if m.lambda_min_bound is not None:
-        bound = f"> {number(m.lambda_min_bound)} with probability {number(m.lambda_min_bound_probability)}"
+        whose = "" if everything_seen(m) or m.num_samples == 1 else " on these samples"  # one: a loss without data
+        chance = number(m.lambda_min_bound_probability)
+        bound = f"> {number(m.lambda_min_bound)} with probability {chance}{whose}"
     rows = [
-        _row(m, "largest eigenvalue λ_max", m.lambda_max, edge),
-        _row(m, "smallest eigenvalue λ_min", m.lambda_min, bound),
+        _row(m, "largest eigenvalue λ_max", m.lambda_max, _joined(_own_value(m.lambda_max), edge)),
+        _row(m, "smallest eigenvalue λ_min", m.lambda_min, _joined(_own_value(m.lambda_min), bound)),
         EvidenceRow(label="effective radius ρ_eff", value=number(m.effective_radius), note=_radius_note(m)),
     ]
     if m.largest_multiplier is not None:
@@ -113,6 +117,17 @@ def _ridge_row(m: Measurements) -> EvidenceRow:
         return _row(m, label, m.ridge_distance, f"rho {number(m.rho)} stays short of it")
     reach = "reaches past it" if m.rho > m.ridge_distance.high else "is at it within error"
     return _row(m, label, m.ridge_distance, f"rho {number(m.rho)} {reach}")
+
+
+def _own_value(end: Estimate) -> str:
+    """What the samples by themselves say, where the row's value has their bias taken off."""
+    if not end.known or not end.bias or not end.sampling_error or abs(end.bias) < NOTABLE_BIAS * end.sampling_error:
+        return ""
+    return f"{number(end.in_sample.value)} by these samples alone"
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _change_note(change: Estimate) -> str:

@@ -7,8 +7,9 @@ import inspect
 import re
 from typing import Any
 
+from samdiag import spectral, types
 from samdiag import sweep as sweeps
-from samdiag import types
+from samdiag.spectral import SpectralReport
 from samdiag.sweep import Sweep
 from samdiag.types import FORMAT_VERSION, VERDICTS_BY_HARM, Diagnosis
 
@@ -20,8 +21,9 @@ _COMMENT = re.compile(r"^ +(\w+): [^#\n]+# (.+)$", re.MULTILINE)  # a field with
 _Schema = dict[str, Any]
 
 
-def report_schema(kind: type[Diagnosis] | type[Sweep] = Diagnosis) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of one report object, as `json_lines.render` writes it, or of a scan over rho.
+def report_schema(kind: type[Diagnosis] | type[Sweep] | type[SpectralReport] = Diagnosis) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one report object, as `json_lines.render` writes it, of a scan over rho, or
+    of a whole spectrum.
 
     Every number may also be one of the strings "Infinity", "-Infinity" and "NaN". Objects that mirror a dataclass are
     closed and complete (every field is always written); `settings`, `timings`, `environment` and `evidence` are maps.
@@ -35,7 +37,7 @@ def report_schema(kind: type[Diagnosis] | type[Sweep] = Diagnosis) -> dict[str, 
     if kind is Diagnosis:
         harm = {"description": "The most harmful finding.", "examples": list(VERDICTS_BY_HARM)}
         body["properties"]["verdict"] |= harm
-    name = "samdiag report" if kind is Diagnosis else "samdiag sweep"
+    name = {Diagnosis: "samdiag report", Sweep: "samdiag sweep"}.get(kind, "samdiag spectrum")
     title = {"$schema": DIALECT, "title": name, "description": _summary(kind)}
     return title | {key: body[key] for key in body if key not in title} | {"$defs": definitions | {NUMBER: _number()}}
 
@@ -69,7 +71,7 @@ def _closed(schema: Any) -> Any:
 
 def _described(name: str, schema: _Schema) -> _Schema:
     """`schema` with the descriptions that the source of the dataclass called `name` has for its fields."""
-    kind = getattr(types, name, getattr(sweeps, name, None))
+    kind = next((found for module in (types, sweeps, spectral) if (found := getattr(module, name, None))), None)
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
         return schema
     schema.pop("description", None)  # pydantic's has the whole docstring

@@ -102,6 +102,15 @@ VERDICT_WORDS: Mapping[str, VerdictWords] = {
 }
 
 
+PRODUCT_WORDS = {
+    "kept": "kept graphs",
+    "recomputed": "recomputed",
+    "forward": "forward over reverse",
+    "compiled": "compiled",
+    "difference": "central differences",
+}
+
+
 def words_for(verdict: str) -> VerdictWords:
     """The words of `verdict`; for an id that is not built in, the id itself under a neutral colour."""
     known = VERDICT_WORDS.get(verdict)

@@ -117,6 +117,17 @@ def _device(value: str) -> str:
     return value
 
 
+def _bytes(value: Any) -> Any:
+    """`"4GB"`, `"500MB"`, `"2GiB"` as a number of bytes; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", value.strip().lower())
+    if found is None or (found[3] and not found[2]):
+        raise ValueError("must be a number of bytes, or with a unit: 500MB, 4GB, 2GiB")
+    base = 1024 if found[3] else 1000
+    return int(float(found[1]) * base ** " kmgt".index(found[2] or " "))
+
+
 class MeasureSpec(Table):
     """`[measure]`: how much is looked at and how exactly."""
 
@@ -129,9 +140,12 @@ class MeasureSpec(Table):
     mode: Literal["eval", "train"] | None = None
     jacobian: Literal["auto", "arnoldi"] | None = None
     until: Literal["ends", "decided", "converged"] | None = None
+    solver: Literal["auto", "lanczos", "two-level"] | None = None
     time_limit: Positive | None = None
     block: Annotated[int, Field(ge=1, le=64)] | None = None
     max_products: Count | None = None
+    products: Literal["auto", "kept", "recomputed", "forward", "compiled", "difference"] | None = None
+    memory: Annotated[Count, BeforeValidator(_bytes)] | None = None
 
 
 class GateSpec(Table):

@@ -18,6 +18,7 @@ from samdiag.verdicts.reading import (
     run_update_ratio,
     shown,
 )
+from samdiag.verdicts.sample_size import samples_that_decide
 from samdiag.verdicts.unstable import edge_position
 
 
@@ -28,7 +29,9 @@ def judge(m: Measurements) -> Finding | None:
     Source: theory F5.
     """
     reasons = _reasons(m)
-    return _finding(m, reasons) if reasons else None
+    if not reasons:
+        return None
+    return _finding(m, reasons, samples_that_decide(m, lambda other: bool(_reasons(other))))
 
 
 def fallback(m: Measurements) -> Finding:
@@ -59,7 +62,8 @@ def _unexplained(m: Measurements) -> str:
     )
 
 
-def _finding(m: Measurements, reasons: list[str]) -> Finding:
+def _finding(m: Measurements, reasons: list[str], samples: int | None = None) -> Finding:
+    said = reasons if samples is None else [*reasons, _samples_said(m, samples)]
     return Finding(
         verdict="undecided",
         severity=Severity.WARNING,
@@ -70,10 +74,17 @@ def _finding(m: Measurements, reasons: list[str]) -> Finding:
             "lambda_min_error": m.lambda_min.spread(),
             "lambda_max": m.lambda_max.value,
             "effective_radius": m.effective_radius,
+            **({} if samples is None else {"samples_needed": samples}),
         },
-        message="; ".join(reasons) + ".",
+        message="; ".join(said) + ".",
         source="docs/theory.md F5: a threshold inside an error bar decides nothing",
     )
+
+
+def _samples_said(m: Measurements, samples: int) -> str:
+    """What to ask for, in words."""
+    everything = m.population is not None and samples >= m.population
+    return f"{'all' if everything else 'about'} {samples} samples would decide it: --samples {samples}"
 
 
 def _reasons(m: Measurements) -> list[str]:
@@ -84,7 +95,7 @@ def _reasons(m: Measurements) -> list[str]:
         found.append(
             f"the shifted gradient may or may not vanish{run_batches(m)}: ratio {shown(run_update_ratio(m).value)} ± "
             f"{run_update_ratio(m).spread():.2g} against "
-            f"{t.HALLUCINATION_RATIO}; more --samples would tell"
+            f"{t.HALLUCINATION_RATIO}"
         )
     if m.self_check.passed:
         found.extend(_saddle_reasons(m))
@@ -114,7 +125,7 @@ def _saddle_reasons(m: Measurements) -> list[str]:
     if capture.sign_uncertain and not is_critical(m) and reach > 1.0 and not resolved:
         return [
             f"lambda_min = {shown(m.lambda_min.value)} ± {m.lambda_min.spread():.2g} may be negative enough to capture "
-            "SAM or not; more --samples or a smaller --tol would tell"
+            f"SAM or not{'' if m.lambda_min.converged else '; a smaller --tol would tell more'}"
         ]
     return []
 

@@ -83,8 +83,22 @@ def test_escape_steps_come_first_among_the_notes() -> None:
 
 def test_an_estimate_shows_value_and_combined_error() -> None:
     assert row(measurements(), "smallest eigenvalue") == EvidenceRow(
-        label="smallest eigenvalue λ_min", value="−2.31", error="± 0.24", note="> −2.52 with probability 0.99"
+        label="smallest eigenvalue λ_min",
+        value="−2.31",
+        error="± 0.24",
+        note="> −2.52 with probability 0.99 on these samples",
     )
+
+
+def test_the_bound_speaks_of_the_samples_unless_they_are_all_there_is() -> None:
+    assert row(measurements(population=2048), "smallest eigenvalue").note == "> −2.52 with probability 0.99"
+
+
+def test_an_eigenvalue_without_its_bias_says_what_the_samples_alone_say() -> None:
+    m = measurements(lambda_max=est(9.0, 0.0, 0.5, bias=1.25), lr=None)
+    assert row(m, "largest eigenvalue").note == "10.25 by these samples alone"
+    m = measurements(lambda_max=est(9.0, 0.0, 0.5, bias=0.01), lr=None)
+    assert row(m, "largest eigenvalue").note == ""
 
 
 def test_what_was_not_measured_says_so() -> None:

@@ -1,0 +1,176 @@
+"""`samdiag spectrum`: the whole spectrum of one checkpoint, with error bars."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from samdiag.cli import flags
+from samdiag.cli.streams import (
+    ReportOutput,
+    complain,
+    progress_line,
+    reader_may_leave,
+    report_width,
+    say,
+    steady_streams,
+    wants_color,
+)
+from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+
+if TYPE_CHECKING:
+    from samdiag.spectral import SpectralReport
+
+PICTURES = (".png", ".svg", ".pdf")
+WHAT = "What to look at"
+
+
+@flags.with_settings
+def spectrum(
+    context: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: .safetensors, .pt, .pth, .bin.")],
+    rho: Annotated[
+        str | None, flags.flag("--rho", help="SAM's radius, for −1/ρ_eff; it may be left out.", panel=flags.SAM)
+    ] = None,
+    config: flags.Config = None,
+    matrix: Annotated[
+        list[str] | None, flags.flag("--matrix", help="hessian, ggn, fisher. (default: hessian)", panel=WHAT)
+    ] = None,
+    params: Annotated[
+        list[str] | None,
+        flags.flag("--params", help="Only these parameters: names with *, e.g. 'layer4.*'.", panel=WHAT),
+    ] = None,
+    per_layer: Annotated[
+        bool, flags.flag("--per-layer", help="Also both ends and trace of every module.", panel=WHAT)
+    ] = False,
+    threshold: Annotated[
+        list[str] | None, flags.flag("--threshold", help="Count eigenvalues below −T, within, above.", panel=WHAT)
+    ] = None,
+    probes: Annotated[
+        int | None, flags.flag("--probes", help="Random vectors; 0: no density. (default: 8)", panel=flags.LOOK)
+    ] = None,
+    steps: Annotated[
+        int | None, flags.flag("--steps", help="Lanczos steps of each. (default: 40)", panel=flags.LOOK)
+    ] = None,
+    format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
+    output: Annotated[
+        Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
+    ] = None,
+    plot: Annotated[
+        Path | None, flags.flag("--plot", help="Also draw it: a .png, .svg or .pdf file.", panel=flags.OUT)
+    ] = None,
+    quiet: flags.Quiet = 0,
+) -> None:
+    """The whole spectrum at a checkpoint: both ends, density, counts and trace, each with its error.
+
+    Hessian, Gauss-Newton and empirical Fisher, of all parameters, of some, or of every layer. Exit code 0: measured,
+    whatever was found; 2: usage; 3: it could not be done; 130: interrupted.
+    """
+    steady_streams()
+    overrides = flags.said(context)
+    with reader_may_leave():
+        try:
+            if rho is not None:
+                overrides["sam.rho"] = flags.number(rho, "--rho")
+            if format not in ("text", "json"):
+                raise UsageError(f"--format {format!r} is unknown", "choose text or json")
+            if plot is not None:
+                _check_picture(plot, probes)
+            asked = {
+                "matrices": _entries(matrix) if matrix else ["hessian"],
+                "params": _entries(params),
+                "per_layer": per_layer,
+                "num_probes": probes,
+                "num_steps": steps,
+                "thresholds": [_number(text) for text in _entries(threshold)],
+            }
+            sink = ReportOutput(output, [checkpoint])
+            try:
+                found = _measure(context, checkpoint, overrides, config, asked, quiet)
+                code = _write(found, sink, format, output, plot, quiet or flags.quiet_variable())
+            finally:
+                sink.close()
+        except SamdiagError as error:
+            complain(error)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            say("samdiag: interrupted")
+            code = EXIT_INTERRUPTED
+    raise typer.Exit(code)
+
+
+def _entries(texts: list[str] | None) -> list[str]:
+    """What a repeatable option says, each possibly a list with commas."""
+    return [part.strip() for text in texts or [] for part in text.split(",") if part.strip()]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--threshold {text[:60]!r} is not a number", "give a positive number, e.g. 0.01") from None
+
+
+def _measure(
+    context: typer.Context,
+    checkpoint: str,
+    overrides: dict[str, object],
+    config: str | None,
+    asked: dict[str, object],
+    quiet: int,
+) -> SpectralReport:
+    from samdiag import spectroscopy
+
+    shown = sys.stderr.isatty() and not quiet
+    with progress_line(shown) as progress, contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
+        return spectroscopy.spectrum(
+            checkpoint,
+            overrides=overrides,
+            sources=flags.from_environment(context, overrides),
+            config=config,
+            progress=progress,
+            **asked,  # type: ignore[arg-type]
+        )
+
+
+def _write(
+    found: SpectralReport, sink: ReportOutput, format: str, output: Path | None, plot: Path | None, quiet: int
+) -> int:
+    """The report, the picture and a failure's two lines; the exit code."""
+    from samdiag.reports import density_text
+
+    failure = found.failure
+    if format == "json":
+        sink.write(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=True))
+    elif failure is None and (quiet < 2 or output is not None):
+        color = output is None and wants_color(sys.stdout)
+        sink.write(density_text.render(found, width=report_width(), color=color))
+    if failure is not None:
+        complain(UsageError(failure.what, failure.todo))
+        return failure.exit_code
+    if plot is not None:
+        from samdiag.reports import density_picture
+
+        try:
+            density_picture.draw(found, plot)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {plot}: {error.strerror or error}", "give --plot a file in a folder that is writable"
+            ) from error
+        say(f"picture: {plot}")
+    return EXIT_OK
+
+
+def _check_picture(plot: Path, probes: int | None) -> None:
+    """Nothing, or UsageError before anything is measured."""
+    if probes == 0:
+        raise UsageError("--plot draws the density, and --probes 0 asks for none", "leave one of them out")
+    if plot.suffix.lower() not in PICTURES:
+        raise UsageError(f"--plot {plot} has no known kind of picture", f"end its name in {', '.join(PICTURES)}")
+    if not plot.absolute().parent.is_dir() or plot.is_dir():
+        raise UsageError(f"cannot write {plot}", "give --plot a file in a folder that exists")
