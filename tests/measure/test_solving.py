@@ -18,6 +18,7 @@ from samdiag.measure import solving
 from samdiag.types import Measurements, Problem
 from tests.networks import NETWORKS, dense_hessian
 
+
 def nearly_trained(total: int = 1500) -> Problem:
     """A network trained until it is sure of most samples: those between the clusters carry the loss."""
     generator = torch.Generator().manual_seed(0)
