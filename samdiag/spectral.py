@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from samdiag.types import FORMAT_VERSION, CheckpointInfo, Estimate, Failure, SelfCheck, Setting
+from samdiag.instruments import SelfCheck
+from samdiag.types import FORMAT_VERSION, CheckpointInfo, Estimate, Failure, Setting
 
 MATRICES = ("hessian", "ggn", "fisher")
 

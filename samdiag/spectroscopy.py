@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import UsageError
+from samdiag.instruments import SelfCheck
 from samdiag.pipeline import Clock, Known, Prepared, Progress, environment, failure_of, prepare
 from samdiag.spectral import MATRICES, LayerSpectrum, MatrixSpectrum, SpectralReport
-from samdiag.types import CheckpointInfo, Estimate, SelfCheck
+from samdiag.types import CheckpointInfo, Estimate
 
 if TYPE_CHECKING:
     from samdiag.curvature.objective import Objective

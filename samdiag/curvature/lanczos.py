@@ -57,7 +57,7 @@ def extremal_eigenpairs(
         capacity: basis vectors that may be held; a thick restart keeps the best Ritz vectors of both ends. At least
             `fewest_vectors(k, block)`. None: as many as there are products.
         block: vectors per step: a block finds eigenvalues of up to that multiplicity at once.
-        block_matvec: [block, dim] → [block, dim]; one by one when it is not given.
+        block_matvec: [p, dim] → [p, dim], for blocks and for small dimensions; one by one when it is not given.
         start: [s, dim] approximate eigenvectors of either end, from a neighbouring problem; a random part is mixed in.
         stop: asked before every step; a reason ends the run with what is known.
 
@@ -66,7 +66,9 @@ def extremal_eigenpairs(
     bulk at zero, the top alone.
     """
     if dim <= DENSE_LIMIT:
-        return solve_completely(matvec, dim, num_eigenvalues, device=device, dtype=dtype, progress=progress)
+        return solve_completely(
+            block_matvec or _row_by_row(matvec), dim, num_eigenvalues, device=device, dtype=dtype, progress=progress
+        )
     most = min(max_products, dim)
     rows = min(most, max(capacity or most, fewest_vectors(num_eigenvalues, block)))
     run = LanczosRun(
@@ -125,7 +127,7 @@ def fewest_vectors(num_eigenvalues: int, block: int = 1) -> int:
 
 
 def solve_completely(
-    matvec: Matvec, dim: int, k: int, *, device: torch.device, dtype: torch.dtype, progress: Progress | None
+    block_matvec: Matvec, dim: int, k: int, *, device: torch.device, dtype: torch.dtype, progress: Progress | None
 ) -> KrylovSpectrum:
     """Every eigenpair of an operator of small dimension."""
 
@@ -133,7 +135,7 @@ def solve_completely(
         if progress:
             progress(RitzEnds(bottom=[], bottom_residuals=[], top=[], top_residuals=[], steps=count))
 
-    values, rows = dense_eigenpairs(matvec, dim, device=device, dtype=dtype, tell=tell)
+    values, rows = dense_eigenpairs(block_matvec, dim, device=device, dtype=dtype, tell=tell)
     k = min(k, dim)
     low, high = float(values[0]), float(values[-1])
     return KrylovSpectrum(

@@ -19,7 +19,7 @@ from samdiag.curvature.objective import Objective
 from samdiag.curvature.restoring import twin_of
 from samdiag.curvature.wrappers import unwrapped
 from samdiag.errors import SamdiagError
-from samdiag.types import SelfCheck
+from samdiag.instruments import SelfCheck
 
 CHECK_SAMPLES = 8  # enough to run every layer; the check costs about ten gradients of this many samples
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # accepted if any agrees: a single step raises false alarms across ReLU kinks

@@ -13,6 +13,7 @@ from samdiag.curvature.products.choice import choose_engine
 from samdiag.curvature.ritz import RitzEnds
 from samdiag.curvature.self_check import CheckResult, check_products
 from samdiag.errors import CannotDecide
+from samdiag.instruments import ProductEngine
 from samdiag.measure.base import Base
 from samdiag.measure.held_out import bias_could_matter, corrected_ends
 from samdiag.measure.settings import MeasureSettings
@@ -21,7 +22,6 @@ from samdiag.measure.stopping import proof_target, stopping_rule
 from samdiag.measure.warm_start import SUBSAMPLE, WarmStart, from_subsample, load, save
 from samdiag.theory.edge import stability_edge
 from samdiag.theory.sampling import unseen
-from samdiag.types import ProductEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from samdiag.curvature.self_check import CheckResult
+from samdiag.instruments import ProductEngine, SecondOpinion
 from samdiag.measure.batch_update import MeasuredUpdate, mean_radius
 from samdiag.measure.gap import Gap
 from samdiag.measure.lookahead import STEPS, Lookahead
@@ -20,7 +21,7 @@ from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import ROUNDING, Spectrum
 from samdiag.measure.stopping import BOUND_PROBABILITY
 from samdiag.patience import INTERRUPTED, TIME_LIMIT
-from samdiag.types import Direction, Estimate, Forecast, Measurements, ProductEngine, SecondOpinion
+from samdiag.types import Direction, Estimate, Forecast, Measurements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from samdiag.curvature.objective import Objective
-from samdiag.types import Estimate, SecondOpinion
+from samdiag.instruments import SecondOpinion
+from samdiag.types import Estimate
 
 MAX_ITERATIONS = 100  # PyHessian's own default
 TOLERANCE = 1e-3  # PyHessian's own default; its power iteration stops on this relative change

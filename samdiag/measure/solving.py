@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from samdiag.curvature.finite import require_finite
 from samdiag.curvature.heaviest import heaviest_samples
 from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs, fewest_vectors
 from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
-from samdiag.curvature.ritz import Decided, KrylovSpectrum, Progress
+from samdiag.curvature.ritz import Decided, KrylovSpectrum, Matvec, Progress
 from samdiag.curvature.two_level import Lead, find_lead, led_eigenpairs
 from samdiag.errors import CannotDecide
+from samdiag.instruments import SolverRun
 from samdiag.measure.warm_start import WarmStart
-from samdiag.types import SolverRun
 
 SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
 LEAD_TOLERANCE = 3e-3  # residual of the lead's own ends: rougher leads cost more full products than they save
@@ -62,7 +63,7 @@ def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverR
     if led is not None:
         return led
     krylov = extremal_eigenpairs(
-        objective.product,
+        _finite(objective, objective.product),
         objective.num_params,
         num_eigenvalues=search.num_eigenvalues,
         tol=search.tol,
@@ -74,7 +75,7 @@ def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverR
         progress=search.progress,
         capacity=capacity,
         block=search.block,
-        block_matvec=lambda rows: torch.stack([objective.product(row) for row in rows]),
+        block_matvec=_finite(objective, objective.block),
         start=search.start.vectors if search.start else None,
         stop=search.stop,
     )
@@ -87,6 +88,19 @@ def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverR
         warm_start=search.start.source if search.start else None,
     )
     return krylov, run
+
+
+def _finite(objective: Objective, product: Matvec) -> Matvec:
+    """The product, refused where it is not a number: which parameter's is said."""
+
+    def checked(vectors: Tensor) -> Tensor:
+        result = product(vectors)
+        if not bool(torch.isfinite(result.sum())):
+            for row in result.reshape(-1, result.shape[-1]):
+                require_finite(objective.model, objective.parameters, row)
+        return result
+
+    return checked
 
 
 def most_eigenvalues(objective: Objective, wanted: int) -> int:
@@ -171,7 +185,7 @@ def _solve_led(objective: Objective, search: Search, capacity: int) -> tuple[Kry
 
 def _follow(objective: Objective, search: Search, lead: Lead, capacity: int) -> KrylovSpectrum | None:
     return led_eigenpairs(
-        objective.product,
+        _finite(objective, objective.product),
         lead,
         num_eigenvalues=search.num_eigenvalues,
         tol=search.tol,

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.ritz import OTHERS_TOLERANCE, KrylovSpectrum
+from samdiag.instruments import SolverRun
 from samdiag.measure.point import Point, project
 from samdiag.measure.solving import Search, solve
 from samdiag.measure.statistics import BatchValues
 from samdiag.measure.stopping import BOUND_PROBABILITY
-from samdiag.types import Estimate, SolverRun
+from samdiag.types import Estimate
 
 ROUNDING = 8.0  # units of eps·|lambda|_max: float32 networks of the test suite stay below 4 against float64
 

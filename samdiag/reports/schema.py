@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import Any
 
-from samdiag import spectral, types
+from samdiag import instruments, spectral, types
 from samdiag import sweep as sweeps
 from samdiag.spectral import SpectralReport
 from samdiag.sweep import Sweep
@@ -71,7 +71,8 @@ def _closed(schema: Any) -> Any:
 
 def _described(name: str, schema: _Schema) -> _Schema:
     """`schema` with the descriptions that the source of the dataclass called `name` has for its fields."""
-    kind = next((found for module in (types, sweeps, spectral) if (found := getattr(module, name, None))), None)
+    modules = (types, instruments, sweeps, spectral)
+    kind = next((found for module in modules if (found := getattr(module, name, None))), None)
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
         return schema
     schema.pop("description", None)  # pydantic's has the whole docstring

@@ -86,6 +86,8 @@ def judge(m: Measurements) -> Finding | None:
         doubt = (
             " It lies closer to the valley floor than SAM's own cycles along lambda_max reach: the run may first climb."
         )
+    if m.grad_norm.low <= 0 < (m.grad_norm.sampling_error or 0.0):
+        doubt = doubt or " The gradient of these samples cannot be told from sampling noise: use more --samples."
     return Finding(
         verdict="descending",
         severity=Severity.INFO,

@@ -320,9 +320,11 @@ def test_a_bug_asks_to_be_reported(work: Path, inspect: Run, monkeypatch: pytest
     check_internal(inspect(A, *HONEST))
 
 
-@pytest.mark.parametrize("name", ["measure_gap", "measure_ridge", "check_products", "measure_spectrum"])
+@pytest.mark.parametrize(
+    "name", ["measuring.measure_gap", "measuring.measure_ridge", "curved.check_products", "curved.measure_spectrum"]
+)
 def test_a_bug_while_measuring_is_not_the_users(
     name: str, work: Path, inspect: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"samdiag.measure.measuring.{name}", explode)
+    monkeypatch.setattr(f"samdiag.measure.{name}", explode)
     check_internal(inspect(A, *HONEST))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from samdiag import diagnose
+from samdiag.types import Problem
 from tests.networks import NETWORKS, dense_hessian
+
+
+def all_there_is(name: str) -> Problem:
+    """The samples are the whole population: the eigenvalues asked for are theirs."""
+    problem = NETWORKS[name]()
+    return replace(problem, population=sum(len(batch[1]) for batch in problem.batches))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_eigenvalue_agrees_within_its_reported_error(name: str) -> None:
-    problem = NETWORKS[name]()
+    problem = all_there_is(name)
     values = torch.linalg.eigvalsh(dense_hessian(problem))
     for dtype in ("float32", "float64"):
         m = diagnose(problem, rho=0.05, lr=0.1, dtype=dtype, tol=1e-3, num_eigenvalues=3).measurements
@@ -29,10 +38,10 @@ def test_every_eigenvalue_agrees_within_its_reported_error(name: str) -> None:
 
 
 def test_ragged_batches_are_weighted_by_their_samples() -> None:
-    problem = NETWORKS["mlp"]()
+    problem = all_there_is("mlp")
     whole = [tuple(torch.cat(parts) for parts in zip(*problem.batches, strict=True))]
     ragged = diagnose(problem, rho=0.05, dtype="float64").measurements
-    single = diagnose(type(problem)(model=problem.model, loss=problem.loss, batches=whole), rho=0.05, dtype="float64")
+    single = diagnose(replace(problem, batches=whole), rho=0.05, dtype="float64")
     assert ragged is not None
     assert single.measurements is not None
     for name in ("loss", "grad_norm", "perturbed_grad_norm", "gradient_ratio", "lambda_min", "lambda_max"):

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from samdiag.instruments import SecondOpinion, SelfCheck
 from samdiag.types import (
     UNKNOWN,
     VERDICTS_BY_HARM,
@@ -19,8 +20,6 @@ from samdiag.types import (
     Finding,
     Measurements,
     Prescription,
-    SecondOpinion,
-    SelfCheck,
     Setting,
     Severity,
     Shadowed,

@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, SelfCheck
+from samdiag.instruments import SelfCheck
+from samdiag.types import UNKNOWN, Direction, Estimate, Measurements
 
 PASSED = SelfCheck(passed=True, symmetry_error=1e-12, repeat_error=0.0, finite_difference_error=1e-9)
 FAILED = SelfCheck(

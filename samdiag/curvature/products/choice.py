@@ -21,7 +21,7 @@ from samdiag.curvature.products.kept import Kept
 from samdiag.curvature.products.recomputed import Recomputed, write_rows
 from samdiag.curvature.products.timing import now
 from samdiag.errors import CannotDecide, SamdiagError
-from samdiag.types import ProductEngine, TriedEngine
+from samdiag.instruments import ProductEngine, TriedEngine
 from samdiag.user_errors import is_out_of_memory
 
 ENGINES: Mapping[str, Callable[..., Engine]] = {
