@@ -32,8 +32,11 @@ def settings_for(tol: float, *, seed: int = 0, num_eigenvalues: int = 1, **more:
     return replace(said, num_eigenvalues=num_eigenvalues, **more)
 
 
-def spectrum(case: Case, settings: MeasureSettings, meter: Meter) -> Answer:
-    """Opening with its checks, the choice of an engine, the warm start if asked for, the solver, true residuals."""
+def spectrum(case: Case, settings: MeasureSettings, meter: Meter, *, top_only: bool = False) -> Answer:
+    """Opening with its checks, the choice of an engine, the warm start if asked for, the solver, true residuals.
+
+    With `top_only` the run ends when the largest eigenvalue is known to the tolerance, whatever the other end.
+    """
     problem = Problem(model=case.model, loss=case.loss, batches=case.batches, population=case.num_samples)
     stages: dict[str, float] = {}
 
@@ -64,7 +67,12 @@ def spectrum(case: Case, settings: MeasureSettings, meter: Meter) -> Answer:
                     max_products=settings.max_products,
                     seed=settings.seed,
                     population=ready.population,
-                    decided=stopping_rule(settings, RHO),
+                    decided=(
+                        (lambda ends: ends.top_residuals[0] <= settings.tol * abs(ends.top[0]))
+                        if top_only
+                        else stopping_rule(settings, RHO)
+                    ),
+                    rough=top_only or settings.until == "decided",
                     start=start,
                     block=settings.block,
                 ),
@@ -78,7 +86,7 @@ def spectrum(case: Case, settings: MeasureSettings, meter: Meter) -> Answer:
     assert bottom is not None
     return Answer(
         top=End(value=top, vector=torch.clone(found.top_vectors[0])),
-        bottom=End(value=bottom, vector=torch.clone(found.bottom_vectors[0])),
+        bottom=None if top_only else End(value=bottom, vector=torch.clone(found.bottom_vectors[0])),
         products=products,
         stages=stages,
         remark=f"{engine.name}, {100 * engine.kept_share:.0f} % kept, {split} splits; {found.run.stopped}",

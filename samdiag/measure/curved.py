@@ -77,6 +77,7 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
             decided=stopping_rule(settings, radius),
             proof_at=proof_target(radius),
             solver=settings.solver,
+            rough=settings.until == "decided" and settings.solver == "auto",
             progress=lambda ends: tell(_progress_text(ends), ends.steps),
             stop=base.patience.run_out,
             start=start,

@@ -20,7 +20,7 @@ from samdiag.instruments import SolverRun
 from samdiag.measure.warm_start import WarmStart
 
 SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
-LEAD_TOLERANCE = 3e-3  # residual of the lead's own ends: rougher leads cost more full products than they save
+LEAD_TOLERANCE = 0.01  # residual of the lead's own ends: finer ones describe the lead better than they lead
 WORK_VECTORS = 6  # beside the basis: the product, its vector, the next one and what orthogonalising needs
 LEAST_CAPACITY = 160  # basis vectors below which a lead's basis and a subspace do not fit side by side
 
@@ -41,6 +41,7 @@ class Search:
         start: approximate eigenvectors.
         block: vectors per step.
         solver: "auto", "lanczos" or "two-level".
+        rough: bounds decide, not the values: a random start gives them soonest.
     """
 
     num_eigenvalues: int
@@ -54,6 +55,7 @@ class Search:
     start: WarmStart | None = None
     block: int = 1
     solver: str = "auto"
+    rough: bool = False
 
 
 def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverRun]:
@@ -139,6 +141,7 @@ def _may_be_led(objective: Objective, search: Search, capacity: int) -> bool:
     return (
         search.solver != "lanczos"
         and search.start is None
+        and not search.rough
         and search.block == 1
         and capacity >= LEAST_CAPACITY
         and objective.num_params > DENSE_LIMIT
