@@ -15,8 +15,8 @@ from samdiag.curvature.lanczos_run import LanczosRun
 from samdiag.curvature.ritz import Decided, KrylovSpectrum, Matvec, Progress, RitzEnds, worst_over_tolerance
 
 DENSE_LIMIT = 256  # up to this dimension d products with unit vectors give the whole spectrum, multiplicities included
-SOLVE_EVERY = 4  # steps between two solutions of the small problem: it costs the host, not the device
-SOLVE_SHARE = 16  # … and steps over this, once the small problem has grown: its cost is cubic
+SOLVE_EVERY = 2  # steps between two solutions of the small problem: it costs the host, not the device
+SOLVE_SHARE = 8  # … and steps over this, once the small problem has grown: its cost is cubic
 EXTRA = 8  # basis vectors beyond 2k below which a restarted run would hardly move
 
 

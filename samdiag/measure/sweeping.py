@@ -13,6 +13,7 @@ from samdiag.measure.measuring import complete, look_near, plain_steps
 from samdiag.measure.opening import opened
 from samdiag.measure.ridge import Ridge, measure_ridge
 from samdiag.measure.settings import MeasureSettings
+from samdiag.patience import Patience
 from samdiag.types import Measurements, Problem
 
 # of the largest displacement; finer where small radii are decided
@@ -61,7 +62,9 @@ def scanning(
     tell = progress or (lambda _what, _count: None)
     tell("reading the data", 0)
     with opened(problem, settings) as ready:
-        base = begin(problem, settings, ready, tell)
+        patience = Patience()
+        patience.begin(settings.time_limit)
+        base = begin(problem, settings, ready, tell, patience)
         displacement = base.rule.with_rho(largest).displacement(base.here.x, base.here.gradient)
         tell("ridge", 0)
         ridge = measure_ridge(ready.objective, base.here.x, displacement, RIDGE_GRID)

@@ -292,6 +292,11 @@ def memory_for_four_backward():
 made = 0
 
 
+def wide():
+    """Too many parameters for a complete spectrum."""
+    return samdiag.Problem(model=model(hidden=100), loss=loss, batches=batches())
+
+
 def second_is_slow():
     """The first problem is honest; the second one's loss says that it began and then takes a minute."""
     global made  # noqa: PLW0603
