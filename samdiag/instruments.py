@@ -32,6 +32,7 @@ class SolverRun:
         lambda_max_bound: lambda_max is below it with the probability of the bound on lambda_min.
         lead_samples, lead_products: samples that carry most of the loss, and products over them, that led to both ends;
             0: none did.
+        lead: "followed"; "given up: …" or "none: …" with the reason; "" where none was looked for.
     """
 
     stopped: str
@@ -43,6 +44,7 @@ class SolverRun:
     lambda_max_bound: float | None = None
     lead_samples: int = 0
     lead_products: int = 0
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

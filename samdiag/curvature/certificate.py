@@ -50,7 +50,8 @@ class Certificate:
         dim: dimension of the operator.
         random_share: length of the random part of the unit start vector.
         transfers: one per finished cycle; that of the present one is given to `bounds`.
-        invariant: bounds at the moment the Krylov space became invariant: nothing later adds to what the start proves.
+        final: the last cycle's transfer at the moment the Krylov space became invariant to rounding: nothing later adds
+            to what the start proves.
 
     Source: van Dorsselaer, Hochstenbach & van der Vorst, Computing probabilistic bounds for extreme eigenvalues of
     symmetric matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22 (2000), Lanczos polynomials; the restarted
@@ -60,12 +61,11 @@ class Certificate:
     dim: int
     random_share: float
     transfers: list[Transfer] = field(default_factory=list)
-    invariant: tuple[float, float] | None = None
+    final: Transfer | None = None
 
     def bounds(self, last: Transfer, probability: float) -> tuple[float, float]:
         """Numbers below and above the whole spectrum, each with the given probability (over the start vector)."""
-        if self.invariant is not None:
-            return self.invariant
+        last = self.final or last
         delta = self.random_share * (1.0 - probability) * math.sqrt(math.pi / (2.0 * self.dim))
         chain = [*self.transfers, last]
         low, high = float(last.theta[0]), float(last.theta[-1])

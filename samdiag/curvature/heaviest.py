@@ -35,13 +35,14 @@ def heaviest_samples(objective: Objective) -> list[tuple[Any, int]] | None:
             return None
         losses.append(own)
     every = torch.cat(losses)
-    ordered, _ = every.sort(descending=True)
+    ordered, order = every.sort(descending=True, stable=True)
     carried = ordered.cumsum(0) / ordered.sum()
     needed = max(FEWEST, int((carried < SHARE).sum()) + 1)
     if not bool(torch.isfinite(carried).all()) or needed > MOST * total or bool((every < 0).any()):
         return None
-    limit = ordered[needed - 1]
-    return _pieces(objective, [own >= limit for own in losses])
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[order[:needed]] = True
+    return _pieces(objective, list(torch.split(chosen, objective.counts)))
 
 
 def _pieces(objective: Objective, chosen: list[Tensor]) -> list[tuple[Any, int]]:

@@ -70,6 +70,7 @@ def extremal_eigenpairs(
             block_matvec or _row_by_row(matvec), dim, num_eigenvalues, device=device, dtype=dtype, progress=progress
         )
     most = min(max_products, dim)
+    block = min(block, most)
     rows = min(most, max(capacity or most, fewest_vectors(num_eigenvalues, block)))
     run = LanczosRun(
         matvec=block_matvec if block > 1 and block_matvec else _row_by_row(matvec),
@@ -96,6 +97,8 @@ def go_on(
         reason = stop() if stop and run.products else None
         if reason:
             return reason
+        if run.full:
+            run.restart()  # here, so that whatever ends the run finds the residual block in the basis
         run.step()
         last = run.full or not run.has_room(max_products)
         if not last and run.products - solved < max(SOLVE_EVERY, run.basis.size // SOLVE_SHARE):
@@ -109,8 +112,6 @@ def go_on(
             return "decided"
         if open_ends <= 1.0 and (not run.invariant or run.breakdowns > run.num_eigenvalues):
             return "converged"
-        if run.full and run.has_room(max_products):
-            run.restart()
     return "products"
 
 

@@ -96,8 +96,10 @@ class LanczosRun:
         limit = BREAKDOWN * torch.finfo(image.dtype).eps * self._scale
         gone = [i for i in range(len(following)) if float(torch.linalg.vector_norm(factor[i])) <= limit]
         self.invariant = bool(gone)
-        if len(gone) == len(following) and self._certificate.invariant is None and self._scale > 0:
-            self._certificate.invariant = self._invariant_bounds(limit)
+        if len(gone) == len(following) and self._certificate.final is None:
+            self._coupling = torch.zeros(len(following), self.basis.size, dtype=torch.float64)
+            self._coupling[:, old:] = factor
+            self._certificate.final = self._transfer()
         for i in gone if self.basis.size < self.basis.dim else []:
             self.breakdowns += 1
             factor[i] = 0.0
@@ -106,10 +108,6 @@ class LanczosRun:
         self._next = following
         self._coupling = torch.zeros(len(following), self.basis.size, dtype=torch.float64)
         self._coupling[:, old:] = factor
-
-    def _invariant_bounds(self, margin: float) -> tuple[float, float]:
-        values = self._solve()[0]
-        return float(values[0]) - margin, float(values[-1]) + margin
 
     def _random(self) -> Tensor:
         draw: Tensor = torch.randn(self.basis.dim, generator=self.generator, dtype=torch.float64)

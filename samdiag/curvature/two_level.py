@@ -64,15 +64,18 @@ def find_lead(
     dtype: torch.dtype,
     stop: Callable[[], str | None] | None = None,
 ) -> Lead | None:
-    """Lanczos on the cheap operator until both of its ends are known to `tol`; None where that was not reached."""
+    """Lanczos on the cheap operator until both of its ends are known to `tol`, or `stop` has a reason; None where the
+    products run out first.
+    """
     basis = KrylovBasis(min(capacity, max_products, dim), dim, device=device, dtype=dtype)
     run = LanczosRun(
         matvec=lambda rows: cheap(rows[0])[None], basis=basis, generator=generator, num_eigenvalues=1, tol=tol
     )
     run.begin(1, None)
     start = run.next_row.clone()
-    if go_on(run, max_products, stop=stop) != "converged" or run.breakdowns:
-        return None
+    ended = go_on(run, max_products, stop=stop)
+    if ended == "products" or run.breakdowns or run.basis.size < 2:
+        return None  # a reason to stop leaves a rough lead: better than none
     values, vectors = run.ritz()
     low, high = basis.combine(vectors[:, [0, -1]])
     return Lead(
@@ -129,6 +132,9 @@ def led_eigenpairs(
     )
     for row in (lead.high, lead.low, lead.start):
         space.grow(row)
+    reason = stop() if stop else None
+    if reason:
+        return space.spectrum(reason)
     space.grow(lead.preconditioner.solve(space.proof_shift, lead.start[None])[0])
     while True:
         reason = stop() if stop else None
@@ -150,8 +156,10 @@ def led_eigenpairs(
             return space.spectrum("decided" if certain else "converged")
         if space.products >= max_products:
             return space.spectrum("products")
-        if space.full or lost:
+        if lost or (space.full and open_pair is not None):
             return None
+        if space.full:
+            return space.spectrum("decided" if certain else "converged")  # the proof stays as loose as it is
         space.grow(direction)
 
 
@@ -257,7 +265,8 @@ class _Subspace:
         values = self._ritz[0]
         lowest = float(values[0])
         size = max(abs(lowest), FLAT * float(values.abs().max()))
-        return min(self.proof_at(lowest), lowest - (TIGHT - 1.0) * size)
+        flat = FLAT * float(values.abs().max())  # below 0 in any case, where the lead's complement lies
+        return min(self.proof_at(lowest), lowest - (TIGHT - 1.0) * size, -flat)
 
     def proof_step(self) -> Tensor | None:
         """The direction [dim] that the proof asks for next; None when it is complete, or at the end of what this

@@ -41,6 +41,7 @@ class Curved:
     offsets: list[float]
     engine: ProductEngine
     notes: tuple[str, ...] = ()
+    hurried: bool = False  # time had run out when the curvature was known
 
 
 def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None) -> Curved:
@@ -98,6 +99,7 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
         offsets=offsets,
         engine=engine,
         notes=(*notes, *bias_notes),
+        hurried=base.patience.run_out() is not None,
     )
 
 

@@ -123,7 +123,7 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
     """What needs both: the real mini-batch update, the directions' fates' numbers, the SAM Jacobian."""
     objective = base.ready.objective
     spectrum = curved.spectrum
-    hurried = base.patience.run_out() is not None
+    hurried = curved.hurried
     update = None if hurried else _batch_update(base, near, spectrum)
     along, quadratic = _second_order(base, near, curved)
     jacobian = None if hurried else _jacobian(base, near, spectrum, update)
@@ -154,6 +154,7 @@ def complete(base: Base, near: Near, curved: Curved) -> Measurements:
             else None,
             engine=curved.engine,
             notes=curved.notes,
+            hurried=hurried,
         )
     )
 

@@ -46,6 +46,7 @@ class Stages:
     forecast: Forecast | None
     engine: ProductEngine
     notes: tuple[str, ...] = ()
+    hurried: bool = False  # time ran out: what comes after the spectrum was left out
 
 
 def record(s: Stages) -> Measurements:
@@ -139,7 +140,7 @@ def _curvature(s: Stages) -> dict[str, Any]:
 def _notes(s: Stages) -> tuple[str, ...]:
     ready, spectrum, gap = s.ready, s.spectrum, s.gap
     notes = list(ready.notes)
-    if ready.ascent_batch is not None and s.update is None:
+    if ready.ascent_batch is not None and s.update is None and not s.hurried:
         notes.append(
             f"the {ready.objective.num_samples} analysed samples are too few for the mean over batches of "
             f"{ready.ascent_batch}: the shifted gradient is that of all of them together; use more --samples"
@@ -184,15 +185,18 @@ def _solver_notes(s: Stages, spectrum: Spectrum) -> list[str]:
         notes.append(f"the limit of {run.steps} products was reached before both ends had converged")
     elif run.stopped in (TIME_LIMIT, INTERRUPTED):
         why = "time ran out" if run.stopped == TIME_LIMIT else "interrupted"
+        notes.append(f"{why} after {run.steps} products: the best answer so far, with its error bars")
+    if s.hurried:
         notes.append(
-            f"{why} after {run.steps} products: the best answer so far, with its error bars; what comes after the "
-            "spectrum (mini-batches, SAM Jacobian, forecast, second opinion) was left out"
+            "no time was left after the spectrum: mini-batches, SAM Jacobian, forecast and second opinion were left out"
         )
     if run.lead_samples:
         notes.append(
             f"both ends were found from {run.lead_samples} samples that carry most of the loss and proved on all "
             f"{s.ready.objective.num_samples}"
         )
+    if run.lead.startswith("given up") or (run.lead.startswith("none") and s.settings.solver == "two-level"):
+        notes.append(f"two-level solver {run.lead}; Lanczos found both ends")
     if run.warm_start:
         notes.append(f"the spectrum was started from the eigenvectors of {run.warm_start}")
     return notes

@@ -75,6 +75,15 @@ class MeasureSettings:
     memory: int | None = None
 
     def __post_init__(self) -> None:
+        if self.block > self.max_products:
+            raise UsageError(
+                f"a block of {self.block} vectors is more than the {self.max_products} products allowed",
+                "give a smaller --block, or more --max-products",
+            )
+        if self.solver == "two-level" and (self.block > 1 or self.warm_start):
+            raise UsageError(
+                "the two-level solver takes neither --block nor --warm-start", "use --solver lanczos with them"
+            )
         if self.nesterov and (self.momentum <= 0 or self.dampening > 0):
             raise UsageError(
                 f"nesterov with momentum {self.momentum:g} and dampening {self.dampening:g}",

@@ -61,9 +61,12 @@ class Search:
 def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverRun]:
     """The extremal Ritz pairs at the objective's present point, and how they were come by."""
     capacity = _capacity(objective, search)
-    led = _solve_led(objective, search, capacity) if _may_be_led(objective, search, capacity) else None
-    if led is not None:
-        return led
+    lead = ""
+    if search.solver != "lanczos" and not search.rough and objective.num_params > DENSE_LIMIT:
+        found = _solve_led(objective, search, capacity)
+        if not isinstance(found, str):
+            return found
+        lead = found
     krylov = extremal_eigenpairs(
         _finite(objective, objective.product),
         objective.num_params,
@@ -88,6 +91,7 @@ def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverR
         basis_vectors=min(capacity, krylov.steps),
         block=search.block,
         warm_start=search.start.source if search.start else None,
+        lead=lead,
     )
     return krylov, run
 
@@ -120,7 +124,7 @@ def _capacity(objective: Objective, search: Search) -> int:
     """
     dim = objective.num_params
     affordable = affordable_vectors(objective.device, dim, objective.dtype, budget=objective.memory_for_basis)
-    beside = 2 * search.num_eigenvalues + WORK_VECTORS
+    beside = 2 * search.num_eigenvalues + WORK_VECTORS * search.block
     fewest = fewest_vectors(search.num_eigenvalues, search.block)
     if dim > DENSE_LIMIT and affordable < fewest + beside:
         size = dim * objective.dtype.itemsize
@@ -137,28 +141,23 @@ def _generator(search: Search) -> torch.Generator:
     return torch.Generator().manual_seed(search.seed + SEED_STRIDE * generation)
 
 
-def _may_be_led(objective: Objective, search: Search, capacity: int) -> bool:
-    return (
-        search.solver != "lanczos"
-        and search.start is None
-        and not search.rough
-        and search.block == 1
-        and capacity >= LEAST_CAPACITY
-        and objective.num_params > DENSE_LIMIT
-    )
-
-
-def _solve_led(objective: Objective, search: Search, capacity: int) -> tuple[KrylovSpectrum, SolverRun] | None:
-    """The two-level solution; None where no few samples carry the loss, or where they did not lead to both ends."""
+def _solve_led(objective: Objective, search: Search, capacity: int) -> tuple[KrylovSpectrum, SolverRun] | str:
+    """The two-level solution, or why there is none."""
+    if search.start is not None or search.block > 1:
+        return "none: start vectors and blocks are Lanczos's"
+    if capacity < LEAST_CAPACITY:
+        return f"none: memory for {capacity} vectors, {LEAST_CAPACITY} are needed"
     pieces = heaviest_samples(objective)
     if pieces is None:
-        return None
+        return "none: no few samples carry the loss"
     samples = sum(count for _, count in pieces)
     with objective.on(pieces) as part:
         share = samples / objective.num_samples  # the part's mean, as its share of the mean over all
 
+        product = _finite(part, part.product)
+
         def cheap(vector: Tensor) -> Tensor:
-            return part.product(vector) * share
+            return product(vector) * share
 
         lead = find_lead(
             cheap,
@@ -172,16 +171,19 @@ def _solve_led(objective: Objective, search: Search, capacity: int) -> tuple[Kry
             stop=search.stop,
         )
     if lead is None:
-        return None
+        return f"given up: {samples} samples that carry most of the loss have no ends within the products allowed"
+    before = objective.num_products
     krylov = _follow(objective, search, lead, capacity // 2)
     if krylov is None:
-        return None
+        spent = round(objective.num_products - before + lead.products * share)
+        return f"given up: {samples} samples that carry most of the loss did not lead to both ends in {spent} products"
     run = SolverRun(
         stopped=krylov.stopped,
         steps=krylov.steps,
         basis_vectors=2 * krylov.steps + lead.products,
         lead_samples=samples,
         lead_products=lead.products,
+        lead="followed",
     )
     return krylov, run
 

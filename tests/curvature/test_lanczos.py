@@ -305,3 +305,27 @@ def test_the_basis_stays_orthonormal_in_float32() -> None:
         v /= v.norm()
     gram = basis.combine(torch.eye(200, dtype=torch.float64)) @ basis.combine(torch.eye(200, dtype=torch.float64)).T
     assert float((gram - torch.eye(200)).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_stop_at_any_step_of_a_restarted_run_gives_bounds(block: int) -> None:
+    """Right after a restart the residual block is not in the basis: the certificate must not look for it there."""
+    values = torch.linspace(-1.0, 2.0, 400, dtype=torch.float64)
+    for last in range(1, 40):
+        calls: list[int] = []
+
+        def stop(calls: list[int] = calls, last: int = last) -> str | None:
+            calls.append(1)
+            return "time limit" if len(calls) > last else None
+
+        found = solve(torch.diag(values), capacity=16, tol=1e-8, stop=stop, block=block, num_eigenvalues=1)
+        low, high = found.bounds(0.99)
+        assert found.stopped == "time limit"
+        assert low <= -1.0
+        assert high >= 2.0
+
+
+def test_fewer_products_than_a_block_still_answer() -> None:
+    found = solve(rotated(network_like(400, lowest=1.0)), block=5, max_products=3, num_eigenvalues=1)
+    assert found.steps == 3
+    assert found.bottom[0] <= found.top[0]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import samdiag
-from samdiag.curvature.heaviest import heaviest_samples
+from samdiag.curvature.heaviest import FEWEST, heaviest_samples
 from samdiag.curvature.objective import Objective
-from samdiag.errors import CannotDecide
+from samdiag.errors import CannotDecide, UsageError
 from samdiag.measure import solving
 from samdiag.types import Measurements, Problem
 from tests.networks import NETWORKS, dense_hessian
@@ -168,3 +168,51 @@ def test_blocks_find_a_repeated_end_at_once() -> None:
     assert found.solver.block == 2
     assert found.lambda_max.value == pytest.approx(single.lambda_max.value, rel=1e-3)
     assert found.lambda_min.value == pytest.approx(single.lambda_min.value, rel=1e-2)
+
+
+def test_ties_do_not_make_every_sample_heavy() -> None:
+    """In float32 the loss of a sample that the network is sure of is exactly 0: hundreds of equal losses."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(10, 10, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(200.0 * torch.eye(10))
+    labels = torch.randint(0, 10, (1000,), generator=generator)
+    x = torch.eye(10)[labels]
+    labels[:20] = (labels[:20] + 1) % 10
+    counts = [((x[i], labels[i]), len(i)) for i in torch.randperm(1000, generator=generator).split(250)]
+    with Objective(
+        model, lambda m, b: F.cross_entropy(m(b[0]), b[1]), counts, device=torch.device("cpu"), dtype=torch.float32
+    ).borrowed() as objective:
+        pieces = heaviest_samples(objective)
+    assert pieces is not None
+    assert sum(count for _, count in pieces) == FEWEST
+
+
+def test_a_time_limit_inside_the_lead_returns_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter(range(12))
+    monkeypatch.setattr(
+        "samdiag.patience.Patience.run_out", lambda _self: (next(left, None) is None and "time limit") or None
+    )
+    found = measure(nearly_trained(), solver="two-level")
+    assert found.solver is not None
+    assert found.solver.stopped == "time limit"
+    assert found.solver.lead_samples > 0
+    assert found.lambda_max.value == pytest.approx(0.0875, rel=0.1)
+    assert any("were left out" in note for note in found.notes)
+    assert not any("too few" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("changes", [{"block": 2}, {"warm_start": "subsample"}])
+def test_the_two_level_solver_refuses_what_it_would_ignore(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="two-level solver takes neither"):
+        measure(whole_mlp(), solver="two-level", **changes)
+
+
+def test_a_block_larger_than_the_products_is_refused() -> None:
+    with pytest.raises(UsageError, match="more than the 3 products"):
+        measure(whole_mlp(), block=5, max_products=3)
+
+
+def test_no_lead_is_said_where_one_was_asked_for() -> None:
+    found = measure(whole_mlp(), solver="two-level")
+    assert any("two-level solver none" in note for note in found.notes)
