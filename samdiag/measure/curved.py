@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samdiag.curvature.batches import count_samples
 from samdiag.curvature.products.choice import choose_engine
-from samdiag.curvature.ritz import RitzEnds
+from samdiag.curvature.ritz import OTHERS_TOLERANCE, RitzEnds
 from samdiag.curvature.self_check import CheckResult, check_products
 from samdiag.errors import CannotDecide
 from samdiag.instruments import ProductEngine
@@ -19,7 +19,7 @@ from samdiag.measure.held_out import bias_could_matter, corrected_ends
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum, measure_spectrum, noise_along
 from samdiag.measure.stopping import proof_target, stopping_rule
-from samdiag.measure.warm_start import SUBSAMPLE, WarmStart, from_subsample, load, save
+from samdiag.measure.warm_start import LAST_GENERATION, SUBSAMPLE, WarmStart, from_subsample, load, save
 from samdiag.theory.edge import stability_edge
 from samdiag.theory.sampling import unseen
 
@@ -54,6 +54,7 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
     """
     settings, ready, tell = base.settings, base.ready, base.tell
     objective = ready.objective
+    start = _start_in_file(settings, objective.num_params)
     tell("self-check", 0)
     check = check_products(
         base.problem.model,
@@ -66,8 +67,8 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
     )
     tell("products", 0)
     engine = choose_engine(objective, settings.products)
-    start = _warm_start(base)
     with base.patience.listening():
+        start = _start_in_part(base) if settings.warm_start == SUBSAMPLE else start
         spectrum = measure_spectrum(
             objective,
             num_eigenvalues=settings.num_eigenvalues,
@@ -131,27 +132,45 @@ def _for_all_the_data(base: Base, spectrum: Spectrum, radius: float | None) -> t
     return found, ((f"{kept}they cannot be halved; use more --samples, or smaller batches",) if few else ())
 
 
-def _warm_start(base: Base) -> WarmStart | None:
-    """The start vectors that the settings ask for; None: random ones, also where there are none yet."""
-    objective, said = base.ready.objective, base.settings.warm_start
-    if said is None:
-        return None
-    if said != SUBSAMPLE:
-        return load(Path(said), objective.num_params)
+def _start_in_file(settings: MeasureSettings, num_params: int) -> WarmStart | None:
+    """The start vectors in the file that the settings name; None where they name none, or none is there yet."""
+    return None if settings.warm_start in (None, SUBSAMPLE) else load(Path(str(settings.warm_start)), num_params)
+
+
+def _start_in_part(base: Base) -> WarmStart | None:
+    """Start vectors from a part of the samples; None: random ones."""
     base.tell("spectrum of a part of the samples", 0)
-    return from_subsample(objective, seed=base.settings.seed, max_products=base.settings.max_products)
+    return from_subsample(
+        base.ready.objective,
+        seed=base.settings.seed,
+        max_products=base.settings.max_products,
+        stop=base.patience.run_out,
+    )
 
 
 def _keep_vectors(settings: MeasureSettings, spectrum: Spectrum, start: WarmStart | None) -> tuple[str, ...]:
     """Writes the eigenvectors for the next checkpoint where that was asked for; what went wrong, as a note."""
     if settings.warm_start in (None, SUBSAMPLE):
         return ()
-    vectors = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors[: settings.num_eigenvalues]])
+    path = Path(str(settings.warm_start))
+    rows = _worth_keeping(spectrum, settings.num_eigenvalues)
+    if not rows:
+        return (f"no eigenvector is known well enough to start from, so nothing was written to {path}",)
     try:
-        save(Path(str(settings.warm_start)), vectors, (start.generation if start else 0) + 1)
+        save(path, torch.stack(rows), (start.generation if start else 0) % LAST_GENERATION + 1)
     except CannotDecide as error:
         return (f"{error.what}; {error.todo}",)
     return ()
+
+
+def _worth_keeping(spectrum: Spectrum, num_eigenvalues: int) -> list[Tensor]:
+    """The eigenvectors of both ends; of a run that was cut short those whose residual is small beside their value."""
+    pairs = [
+        *zip(spectrum.top, spectrum.top_vectors, strict=True),
+        *list(zip(spectrum.bottom, spectrum.bottom_vectors, strict=True))[:num_eigenvalues],
+    ]
+    whole = spectrum.run.stopped in ("converged", "decided")
+    return [q for e, q in pairs if whole or e.error <= OTHERS_TOLERANCE * abs(e.value or 0.0)]
 
 
 def _progress_text(ends: RitzEnds) -> str:

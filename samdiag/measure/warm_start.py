@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from samdiag.curvature.batches import cut_into
-from samdiag.curvature.lanczos import extremal_eigenpairs
+from samdiag.curvature.finite import require_finite
+from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs, fewest_vectors
+from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
 from samdiag.errors import CannotDecide, UsageError
 
@@ -18,8 +25,11 @@ SUBSAMPLE = "subsample"
 SHARE = 8  # one sample of eight: a product there costs an eighth
 FEWEST = 64  # samples below which a part of the data says nothing about the ends of all of it
 ROUGH = 0.1  # residual asked of the part's eigenvectors: finer ones describe the part, not the whole
+BESIDE = 8  # vectors beside the basis: the two reported ones, and what a step and orthogonalising need
 NAME = "ritz_vectors"
 FORMAT = "samdiag-ritz-vectors-1"
+LAST_GENERATION = 2**31  # times a stride of seeds it is still a 64-bit seed
+ANOTHER = "name a file that an earlier --warm-start wrote, or one that does not exist yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,63 +47,107 @@ class WarmStart:
     generation: int
 
 
-def from_subsample(objective: Objective, *, seed: int, max_products: int) -> WarmStart | None:
-    """The ends' eigenvectors on every SHARE-th piece of the data; None where the data are too few to be divided."""
-    size = max(1, objective.num_samples // SHARE)
-    if size < FEWEST:
-        return None
-    pieces = [
-        piece
-        for data, count in zip(objective.batches, objective.counts, strict=True)
-        for piece in cut_into(data, count, max(1, -(-count // SHARE)))[:1]
-    ]
+def from_subsample(
+    objective: Objective, *, seed: int, max_products: int, stop: Callable[[], str | None] | None = None
+) -> WarmStart | None:
+    """The ends' eigenvectors on one of SHARE parts of the data; None where that would save nothing.
+
+    Args:
+        objective: all the data.
+        seed: of the start vector.
+        max_products: bound on the products with the part.
+        stop: asked between two products; a reason ends the run with what is known.
+
+    Raises:
+        CannotDecide: a product is not a number.
+    """
+    if objective.num_params <= DENSE_LIMIT or objective.num_samples // SHARE < FEWEST:
+        return None  # solved completely from any start, or too few data to be divided
+    dim, budget = objective.num_params, objective.memory_for_basis
+    affordable = affordable_vectors(objective.device, dim, objective.dtype, budget=budget)
+    pieces = _part_of(objective)
+    if sum(count for _, count in pieces) > objective.num_samples // 2:
+        return None  # batches that cannot be cut
     with objective.on(pieces) as part:
-        if part.num_samples > objective.num_samples // 2:
-            return None  # batches that cannot be cut: nothing would be saved
         found = extremal_eigenpairs(
-            part.product,
-            part.num_params,
+            lambda vector: _finite_product(part, vector),
+            dim,
             num_eigenvalues=1,
             tol=ROUGH,
             max_products=max_products,
             generator=torch.Generator().manual_seed(seed),
             device=part.device,
             dtype=part.dtype,
+            capacity=max(affordable - BESIDE, fewest_vectors(1)),
+            stop=stop,
         )
         source = f"{part.num_samples} of {objective.num_samples} samples, {found.steps} products of them"
     return WarmStart(vectors=torch.cat([found.top_vectors, found.bottom_vectors]), source=source, generation=1)
 
 
+def _part_of(objective: Objective) -> list[tuple[Any, int]]:
+    """The first of SHARE pieces of every batch; every SHARE-th batch where BatchNorm uses the batch's statistics."""
+    batches = list(zip(objective.batches, objective.counts, strict=True))
+    if objective.train_mode:
+        return batches[::SHARE]
+    return [cut_into(data, count, max(1, -(-count // SHARE)))[0] for data, count in batches]
+
+
+def _finite_product(part: Objective, vector: Tensor) -> Tensor:
+    product = part.product(vector)
+    if not bool(torch.isfinite(product.sum())):
+        require_finite(part.model, part.parameters, product)
+    return product
+
+
 def load(path: Path, num_params: int) -> WarmStart | None:
-    """The vectors that `save` wrote; None where there is no such file yet.
+    """The vectors that `save` wrote, as unit rows; None where there is no such file yet.
 
     Raises:
-        UsageError: the file is something else, or belongs to another model.
+        UsageError: the file cannot be read, is something else, or belongs to another model.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
+    read = _read(path)
+    if read is None:
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or NAME not in file.keys():  # noqa: SIM118 (not a dict)
-                raise UsageError(
-                    f"--warm-start {path} holds no eigenvectors", "name a file that an earlier --warm-start wrote"
-                )
-            vectors = file.get_tensor(NAME)
-    except (SafetensorError, OSError) as error:
+    vectors, generation = read
+    if vectors.dim() != 2 or not len(vectors):
         raise UsageError(
-            f"--warm-start {path} cannot be read: {' '.join(str(error).split())[:100]}",
-            "name a file that an earlier --warm-start wrote, or one that does not exist yet",
-        ) from error
-    if vectors.dim() != 2 or vectors.shape[1] != num_params or not bool(torch.isfinite(vectors).all()):
+            f"--warm-start {path} holds a tensor of shape {list(vectors.shape)} where vectors are expected", ANOTHER
+        )
+    if vectors.shape[1] != num_params:
         raise UsageError(
-            f"--warm-start {path} holds vectors of {vectors.shape[-1]} parameters, this model has {num_params}",
+            f"--warm-start {path} holds vectors of {vectors.shape[1]} parameters, this model has {num_params}",
             "warm-start only checkpoints of one model from one file",
         )
-    generation = metadata.get("generation", "1")
-    return WarmStart(vectors=vectors, source=str(path), generation=int(generation) if generation.isdecimal() else 1)
+    if not bool(torch.isfinite(vectors).all()):
+        raise UsageError(f"--warm-start {path} holds vectors that are not numbers", ANOTHER)
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True, dtype=torch.float64)
+    if not bool((lengths > 0).all()):
+        raise UsageError(f"--warm-start {path} holds a vector of length 0, which is no direction", ANOTHER)
+    if not (generation.isascii() and generation.isdecimal() and len(generation) <= len(str(LAST_GENERATION))):
+        generation = "0"
+    if not 1 <= int(generation) <= LAST_GENERATION:
+        raise UsageError(f"--warm-start {path} does not say how many runs its vectors have come through", ANOTHER)
+    return WarmStart(vectors=(vectors / lengths).to(vectors.dtype), source=str(path), generation=int(generation))
+
+
+def _read(path: Path) -> tuple[Tensor, str] | None:
+    """The tensor and what is said of its generation; None where there is no file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"--warm-start {path} is no regular file", ANOTHER)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            ours = metadata.get("format") == FORMAT and NAME in file.keys()  # noqa: SIM118 (not a dict)
+            if not ours or file.get_slice(NAME).get_dtype() != "F32":
+                raise UsageError(f"--warm-start {path} holds no eigenvectors", ANOTHER)
+            return file.get_tensor(NAME), metadata.get("generation", "")
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, ValueError) as error:  # ValueError: a path that no system call takes
+        raise UsageError(f"--warm-start {path} cannot be read: {_reason(error)}", ANOTHER) from error
 
 
 def save(path: Path, vectors: Tensor, generation: int) -> None:
@@ -105,17 +159,24 @@ def save(path: Path, vectors: Tensor, generation: int) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(
-            {NAME: vectors.to(device="cpu", dtype=torch.float32).contiguous()},
-            beside,
-            metadata={"format": FORMAT, "generation": str(generation)},
-        )
-        os.replace(beside, path)
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=".samdiag-", suffix=".tmp")
+        try:
+            os.close(descriptor)
+            save_file(
+                {NAME: vectors.to(device="cpu", dtype=torch.float32).contiguous()},
+                beside,
+                metadata={"format": FORMAT, "generation": str(generation)},
+            )
+            os.replace(beside, path)
+        finally:
+            with contextlib.suppress(OSError):  # it has become the file
+                os.unlink(beside)
     except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        why = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:100]
         raise CannotDecide(
-            f"--warm-start {path} cannot be written: {why}", "name a file in a writable folder"
+            f"--warm-start {path} cannot be written: {_reason(error)}", "name a file in a writable folder"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:100]

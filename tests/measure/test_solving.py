@@ -160,8 +160,8 @@ def test_until_decided_takes_fewer_products_and_the_verdict_is_the_same() -> Non
 
 
 def test_blocks_find_a_repeated_end_at_once() -> None:
-    found = samdiag.diagnose(whole_mlp(), rho=0.1, lr=0.1, block=2).measurements
-    single = samdiag.diagnose(whole_mlp(), rho=0.1, lr=0.1).measurements
+    found = samdiag.diagnose(whole_mlp(), rho=0.1, lr=0.1, block=2, until="converged").measurements
+    single = samdiag.diagnose(whole_mlp(), rho=0.1, lr=0.1, until="converged").measurements
     assert found is not None
     assert single is not None
     assert found.solver is not None
