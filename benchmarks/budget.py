@@ -1,6 +1,6 @@
 """Memory of the spectrum under a budget that the whole Krylov basis would not fit into, and whether the answer changes.
 
-    python benchmarks/budget.py [--budgets 1200 400 250] [--threads 2]
+    python benchmarks/budget.py [--budgets 1500 700 500] [--threads 2]
 
 Each budget runs in a process of its own; the peak is the rise of its resident memory over that after one gradient.
 Prints a table and renews docs/benchmarks/budget.json.
@@ -26,13 +26,13 @@ MIB = 2**20
 WIDTH = 1400  # hidden width: 784·w + w² + 10·w parameters, 3.1 million, 12 MiB a vector
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budgets", nargs="+", type=int, default=[1200, 400, 250], help="10⁶ bytes each")
+    parser.add_argument("--budgets", nargs="+", type=int, default=[1500, 700, 500], help="10⁶ bytes each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.one:
         print(json.dumps(measured(options.one, options.width)))

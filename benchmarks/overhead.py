@@ -20,12 +20,12 @@ from report import REPORTS, number, percent, show, update_json
 PASSES = ("gradient", "gradient_of", "loss")  # the other methods of an objective that run the network
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problem", default="resnet", choices=("digits-mlp", "resnet", "gpt"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="the smallest size, for the tests")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     case = case_of(options.problem, quick=options.quick)
 

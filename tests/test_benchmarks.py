@@ -197,3 +197,26 @@ def test_a_product_inside_a_product_counts_once(script: Callable[[str], Any]) ->
     assert meter.count == 1
     assert inner() == 1
     assert meter.count == 2
+
+
+def test_a_smaller_budget_restarts_and_answers_the_same(
+    script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = script("budget")
+    whole, small = (budget.measured(megabytes, 40) for megabytes in (200, 8))
+    assert whole["restarts"] == 0
+    assert small["restarts"] > 0
+    assert small["basis_vectors"] < whole["basis_vectors"]
+    for end in ("lambda_max", "lambda_min"):
+        assert small[end] == pytest.approx(whole[end], rel=1e-3)
+
+
+def test_overhead_is_what_products_and_passes_leave(
+    script: Callable[[str], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from samdiag.curvature.objective import Objective
+
+    for name in ("product", "product_of", "block", "gradient", "gradient_of", "loss"):
+        monkeypatch.setattr(Objective, name, getattr(Objective, name))  # put back afterwards
+    assert script("overhead").main(["--quick", "--problem", "digits-mlp", "--threads", "1"]) == 0
+    assert "everything else" in capsys.readouterr().out

@@ -42,7 +42,8 @@ def extremal_eigenpairs(
 
     Each end is judged by its own residual relative to its own value: the first eigenvalue of either end to `tol`,
     those behind it to OTHERS_TOLERANCE; a value below 1e-6 of the spectral radius is held to that instead of to
-    itself. Dimensions up to DENSE_LIMIT are solved completely.
+    itself. A residual alone may belong to another eigenvalue than the last one: the run goes on until the certificate
+    comes as near as CERTIFIED to both ends. Dimensions up to DENSE_LIMIT are solved completely.
 
     Args:
         matvec: [dim] → [dim], symmetric.
@@ -110,7 +111,8 @@ def go_on(
             progress(ends)
         if decided is not None and open_ends > 1.0 and decided(ends):
             return "decided"
-        if open_ends <= 1.0 and (not run.invariant or run.breakdowns > run.num_eigenvalues):
+        exhausted = not run.invariant or run.breakdowns > run.num_eigenvalues
+        if open_ends <= 1.0 and exhausted and run.is_certified():
             return "converged"
     return "products"
 

@@ -12,6 +12,9 @@ from samdiag.curvature.krylov_basis import KrylovBasis, lengths, normalised
 from samdiag.curvature.ritz import KrylovSpectrum, Matvec, RitzEnds, allowed_residual
 
 BREAKDOWN = 10.0  # units of eps: relative residual norm below which the Krylov space is invariant to rounding
+CERTIFIED = 0.05  # of an end: how much further out an eigenvalue may lie when a run counts as converged
+FLAT = 1e-3  # of the spectral radius: an end smaller than this is held to this
+PROBABILITY = 0.99  # of that certificate
 RANDOM_PART = 0.3  # length of the random part beside a known start vector: what keeps the probability bound alive
 
 
@@ -151,6 +154,16 @@ class LanczosRun:
 
     def bounds(self, probability: float) -> tuple[float, float]:
         return self._certificate.bounds(self._transfer(), probability)
+
+    def is_certified(self) -> bool:
+        """Whether nothing lies further out than CERTIFIED of either end; True where the start can prove no more."""
+        if self._certificate.final is not None:
+            return True
+        values, _ = self._solve()
+        low, high = float(values[0]), float(values[-1])
+        least = FLAT * max(abs(low), abs(high))
+        below, above = self.bounds(PROBABILITY)
+        return low - below <= CERTIFIED * max(abs(low), least) and above - high <= CERTIFIED * max(abs(high), least)
 
     def _transfer(self) -> Transfer:
         values, vectors = self._solve()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from samdiag.curvature.batches import count_samples
+from samdiag.curvature.objective import Objective
 from samdiag.curvature.products.choice import choose_engine
 from samdiag.curvature.ritz import OTHERS_TOLERANCE, RitzEnds
 from samdiag.curvature.self_check import CheckResult, check_products
@@ -85,7 +86,7 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
             start=start,
             block=settings.block,
         )
-    notes = _keep_vectors(settings, spectrum, start)
+    notes = _keep_vectors(base, spectrum, start)
     length = float(torch.linalg.vector_norm(displacement))
     image = objective.product(displacement / length).double() if length > 0 and base.here.norm > 0 else None
     spectrum, bias_notes = _for_all_the_data(base, spectrum, radius)
@@ -148,29 +149,32 @@ def _start_in_part(base: Base) -> WarmStart | None:
     )
 
 
-def _keep_vectors(settings: MeasureSettings, spectrum: Spectrum, start: WarmStart | None) -> tuple[str, ...]:
+def _keep_vectors(base: Base, spectrum: Spectrum, start: WarmStart | None) -> tuple[str, ...]:
     """Writes the eigenvectors for the next checkpoint where that was asked for; what went wrong, as a note."""
+    settings = base.settings
     if settings.warm_start in (None, SUBSAMPLE):
         return ()
     path = Path(str(settings.warm_start))
-    rows = _worth_keeping(spectrum, settings.num_eigenvalues)
-    if not rows:
+    rows = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors[: settings.num_eigenvalues]])
+    if spectrum.run.stopped not in ("converged", "decided"):
+        rows = rows[[_is_known(base.ready.objective, row) for row in rows]]
+    if not len(rows):
         return (f"no eigenvector is known well enough to start from, so nothing was written to {path}",)
     try:
-        save(path, torch.stack(rows), (start.generation if start else 0) % LAST_GENERATION + 1)
+        save(path, rows, (start.generation if start else 0) % LAST_GENERATION + 1)
     except CannotDecide as error:
         return (f"{error.what}; {error.todo}",)
     return ()
 
 
-def _worth_keeping(spectrum: Spectrum, num_eigenvalues: int) -> list[Tensor]:
-    """The eigenvectors of both ends; of a run that was cut short those whose residual is small beside their value."""
-    pairs = [
-        *zip(spectrum.top, spectrum.top_vectors, strict=True),
-        *list(zip(spectrum.bottom, spectrum.bottom_vectors, strict=True))[:num_eigenvalues],
-    ]
-    whole = spectrum.run.stopped in ("converged", "decided")
-    return [q for e, q in pairs if whole or e.error <= OTHERS_TOLERANCE * abs(e.value or 0.0)]
+def _is_known(objective: Objective, q: Tensor) -> bool:
+    """Whether the residual of the unit vector `q` is small beside its own curvature; one product.
+
+    Estimates of a run that was cut short do not say it: their errors reach to the bound on the whole spectrum.
+    """
+    wide, image = q.double(), objective.product(q).double()
+    value = torch.dot(wide, image)
+    return bool(torch.linalg.vector_norm(image - value * wide) <= OTHERS_TOLERANCE * value.abs())
 
 
 def _progress_text(ends: RitzEnds) -> str:

@@ -39,8 +39,8 @@ def forecast(
     It is known for `sam` with full batches, a complete spectrum, and an lr with which plain steps would leave in time;
     and only where the real update along the path is the quadratic's to MODEL_ERROR. It is asked for where an
     eigenvalue is negative beyond its error and weight decay. Nearby are rho and the gradient's components shifted by
-    SHIFT, and the eigenvalues at either end of their error bars: where they disagree the outcome is open. The objective
-    is left at the gap's point.
+    SHIFT, and the eigenvalues at either end of their intervals for all the data, and where these samples' bias is taken
+    off: where they disagree the outcome is open. The objective is left at the gap's point.
 
     Args:
         objective: at any point.
@@ -149,15 +149,15 @@ class Runs:
 
 
 def _nearby(spectrum: Spectrum, basis: Basis, gap: Gap, settings: MeasureSettings) -> Runs:
-    """The point, seeded in every component; rho ± SHIFT; eigenvalues at either end of their bars; shifted starts."""
+    """The point, seeded in every component; rho ± SHIFT; eigenvalues at either end of their intervals; shifted starts;
+    where the samples' bias is known, the point with the eigenvalues that all the data would have.
+    """
     rng = np.random.default_rng(settings.seed)
     shape = (5 + STARTS, len(spectrum.all_values))
     lam, rho = np.tile(np.array(spectrum.all_values), (shape[0], 1)), np.full(shape[0], settings.rho)
-    bars = np.full(shape[1], max(e.spread() for e in spectrum.bottom))
-    bars[: len(spectrum.bottom)] = [e.spread() for e in spectrum.bottom]
-    bars[shape[1] - len(spectrum.top) :] = [e.spread() for e in reversed(spectrum.top)]
-    lam[3] += bars
-    lam[4] -= bars
+    bias, bars = _doubts(spectrum)
+    lam[3] += bars - bias
+    lam[4] -= bars + bias
     rho[1:3] *= 1.0 + SHIFT, 1.0 - SHIFT
     top = float(np.abs(lam[0]).max())
     critical = gap.here.norm <= spectrum.rounding * float(np.linalg.norm(basis.position))
@@ -168,7 +168,29 @@ def _nearby(spectrum: Spectrum, basis: Basis, gap: Gap, settings: MeasureSetting
     gradient[5:] *= 1.0 + SHIFT * rng.uniform(-1.0, 1.0, (STARTS, shape[1]))
     error = (gap.grad_norm.sampling_error or 0.0) / math.sqrt(shape[1])
     gradient[5:] += error * rng.standard_normal((STARTS, shape[1]))
-    return Runs(lam=lam, gradient=gradient * (not critical) + lam * shift, shift=shift, rho=rho)
+    gradient *= not critical
+    if bias.any():
+        lam, rho = np.vstack([lam, lam[0] - bias]), np.append(rho, rho[0])
+        shift, gradient = np.vstack([shift, shift[0]]), np.vstack([gradient, gradient[0]])
+    return Runs(lam=lam, gradient=gradient + lam * shift, shift=shift, rho=rho)
+
+
+def _doubts(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For every eigenvalue [d] what these samples exaggerate it by, and the half-width of its interval after that.
+
+    Those between both ends have the widest bar of the bottom and no known bias.
+    """
+    count = len(spectrum.all_values)
+    bias, bars = np.zeros(count), np.full(count, max(e.spread() for e in spectrum.bottom))
+    negative = [e for e, value in zip(spectrum.bottom, spectrum.all_values, strict=False) if value < 0]
+    for first, ends in (
+        (0, spectrum.bottom),
+        (count - len(spectrum.top), tuple(reversed(spectrum.top))),
+        (0, negative),  # again: where the ends overlap the top does not speak for them
+    ):
+        bias[first : first + len(ends)] = [e.bias or 0.0 for e in ends]
+        bars[first : first + len(ends)] = [e.spread() for e in ends]
+    return bias, bars
 
 
 def _model_error(objective: Objective, gap: Gap, basis: Basis, runs: Runs, course: Course) -> float:

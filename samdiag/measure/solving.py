@@ -21,7 +21,7 @@ from samdiag.measure.warm_start import WarmStart
 
 SEED_STRIDE = 7919  # between the seeds of runs that start from each other's vectors: their random parts must be new
 LEAD_TOLERANCE = 0.01  # residual of the lead's own ends: finer ones describe the lead better than they lead
-WORK_VECTORS = 6  # beside the basis: the product, its vector, the next one and what orthogonalising needs
+WORK_VECTORS = 14  # beside the basis: the product and its vectors, and a verification's five in float64
 LEAST_CAPACITY = 160  # basis vectors below which a lead's basis and a subspace do not fit side by side
 
 

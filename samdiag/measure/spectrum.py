@@ -50,8 +50,9 @@ def measure_spectrum(objective: Objective, *, population: int | None, **search: 
 
     One solver run, then one product per reported pair for the true residual ‖Hq − theta q‖ (the run's own estimate is
     a by-product of the recurrence), which also gives qᵀH_b q per batch and so the sampling error. Where the run ended
-    before all had converged, those behind the first that are not known to OTHERS_TOLERANCE are left out, and all of
-    them where time or products ran out. A complete spectrum reports every negative eigenvalue.
+    before all had converged, those behind the first that are not known to OTHERS_TOLERANCE are left out. Where time or
+    products ran out all of them are, and the first one's error reaches to the bound on the whole spectrum: its residual
+    is the distance to some eigenvalue, not to the end. A complete spectrum reports every negative eigenvalue.
 
     Args:
         objective: the loss at the point.
@@ -63,7 +64,7 @@ def measure_spectrum(objective: Objective, *, population: int | None, **search: 
     tol = asked.tol
     scale = max(abs(krylov.top[0]), abs(krylov.bottom[0]))
     rounding = ROUNDING * torch.finfo(objective.dtype).eps * scale
-    hurried = krylov.stopped not in ("converged", "decided")
+    hurried = krylov.stopped not in ("converged", "decided") and not krylov.complete
     num_top = 1 if hurried else _known(krylov.top, krylov.top_residuals)
     num_bottom = 1 if hurried else _known(krylov.bottom, krylov.bottom_residuals)
     top = [_verify(objective, v, tol, rounding, population) for v in krylov.top_vectors[:num_top]]
@@ -72,6 +73,9 @@ def measure_spectrum(objective: Objective, *, population: int | None, **search: 
     if krylov.complete:
         bottom, vectors = _with_all_negatives(krylov, bottom, rounding)
     low, high = krylov.bounds(BOUND_PROBABILITY)
+    if hurried:
+        top = [_reaching(top[0], high + rounding, tol, rounding)]
+        bottom = [_reaching(bottom[0], low - rounding, tol, rounding)]
     return Spectrum(
         top=tuple(top),
         top_vectors=krylov.top_vectors[:num_top],
@@ -109,6 +113,14 @@ def _verify(objective: Objective, q: Tensor, tol: float, rounding: float, popula
         sampling_error=curvatures.standard_error(population),
         converged=residual <= max(tol * abs(theta), 2 * rounding),
     )
+
+
+def _reaching(end: Estimate, bound: float, tol: float, rounding: float) -> Estimate:
+    """The estimate with an error that covers everything up to `bound`, beyond which the spectrum does not go."""
+    assert end.value is not None
+    reach = abs(bound - end.value)
+    met = end.converged and reach <= max(tol * abs(end.value), 2 * rounding)
+    return replace(end, error=max(end.error, reach), converged=met)
 
 
 def _with_all_negatives(

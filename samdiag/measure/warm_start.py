@@ -28,6 +28,7 @@ ROUGH = 0.1  # residual asked of the part's eigenvectors: finer ones describe th
 BESIDE = 8  # vectors beside the basis: the two reported ones, and what a step and orthogonalising need
 NAME = "ritz_vectors"
 FORMAT = "samdiag-ritz-vectors-1"
+UNIT = 0.01  # how far from 1 the length of a row may be: far above float32 rounding, far below a wrong file's
 LAST_GENERATION = 2**31  # times a stride of seeds it is still a 64-bit seed
 ANOTHER = "name a file that an earlier --warm-start wrote, or one that does not exist yet"
 
@@ -81,7 +82,8 @@ def from_subsample(
             capacity=max(affordable - BESIDE, fewest_vectors(1)),
             stop=stop,
         )
-        source = f"{part.num_samples} of {objective.num_samples} samples, {found.steps} products of them"
+        products = "1 product" if found.steps == 1 else f"{found.steps} products"
+        source = f"{part.num_samples} of {objective.num_samples} samples, {products} of them"
     return WarmStart(vectors=torch.cat([found.top_vectors, found.bottom_vectors]), source=source, generation=1)
 
 
@@ -101,7 +103,7 @@ def _finite_product(part: Objective, vector: Tensor) -> Tensor:
 
 
 def load(path: Path, num_params: int) -> WarmStart | None:
-    """The vectors that `save` wrote, as unit rows; None where there is no such file yet.
+    """The vectors that `save` wrote; None where there is no such file yet.
 
     Raises:
         UsageError: the file cannot be read, is something else, or belongs to another model.
@@ -121,14 +123,15 @@ def load(path: Path, num_params: int) -> WarmStart | None:
         )
     if not bool(torch.isfinite(vectors).all()):
         raise UsageError(f"--warm-start {path} holds vectors that are not numbers", ANOTHER)
-    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True, dtype=torch.float64)
-    if not bool((lengths > 0).all()):
-        raise UsageError(f"--warm-start {path} holds a vector of length 0, which is no direction", ANOTHER)
+    lengths = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+    odd = lengths[(lengths - 1.0).abs() > UNIT].tolist()
+    if odd:
+        raise UsageError(f"--warm-start {path} holds a vector of length {odd[0]:.3g} where 1 is expected", ANOTHER)
     if not (generation.isascii() and generation.isdecimal() and len(generation) <= len(str(LAST_GENERATION))):
         generation = "0"
     if not 1 <= int(generation) <= LAST_GENERATION:
         raise UsageError(f"--warm-start {path} does not say how many runs its vectors have come through", ANOTHER)
-    return WarmStart(vectors=(vectors / lengths).to(vectors.dtype), source=str(path), generation=int(generation))
+    return WarmStart(vectors=vectors, source=str(path), generation=int(generation))
 
 
 def _read(path: Path) -> tuple[Tensor, str] | None:
@@ -151,7 +154,7 @@ def _read(path: Path) -> tuple[Tensor, str] | None:
 
 
 def save(path: Path, vectors: Tensor, generation: int) -> None:
-    """Writes `vectors` [s, num_params] for the next checkpoint, all or nothing.
+    """Writes the unit rows `vectors` [s, num_params] for the next checkpoint, all or nothing.
 
     Raises:
         CannotDecide: the file cannot be written.

@@ -7,6 +7,7 @@ import math
 from samdiag.theory.edge import bounced_curvature, sam_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.cut_short import may_hide_saddle, why_cut
 from samdiag.verdicts.foresight import foreseen
 from samdiag.verdicts.reading import (
     is_critical,
@@ -54,7 +55,9 @@ def _scale(m: Measurements) -> float:
 
 
 def _future(m: Measurements) -> str:
-    """What the forecast says of the negative directions; empty where there is none."""
+    """What is known of the negative directions beside the bounce; empty where there is nothing to say."""
+    if may_hide_saddle(m):
+        return f" Whether it also is at a saddle is open: {why_cut(m)} before lambda_min was known."
     if m.forecast is None or foreseen(m) is None:
         return ""
     if m.forecast.outcome == "stays":

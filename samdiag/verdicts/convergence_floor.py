@@ -9,6 +9,7 @@ from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.bounce import is_bouncing
 from samdiag.verdicts.capture import read_capture
+from samdiag.verdicts.cut_short import may_hide_saddle
 from samdiag.verdicts.foresight import foreseen
 from samdiag.verdicts.reading import (
     is_critical,
@@ -40,6 +41,7 @@ def judge(m: Measurements) -> Finding | None:
         or is_bouncing(m)
         or foreseen(m) in ("leaves", "open")
         or read_capture(m).captured
+        or may_hide_saddle(m)
     ):
         return None
     floor = convergence_floor(m.rho, lam) * t.FLOOR_SLACK

@@ -6,6 +6,7 @@ from samdiag.theory.cycles import bounce_cycles
 from samdiag.theory.edge import bounce_gradient, stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
+from samdiag.verdicts.cut_short import may_hide_instability, may_hide_saddle, why_cut
 from samdiag.verdicts.reading import (
     decay_outweighs,
     is_near_saddle,
@@ -88,6 +89,8 @@ def judge(m: Measurements) -> Finding | None:
         )
     if m.grad_norm.low <= 0 < (m.grad_norm.sampling_error or 0.0):
         doubt = doubt or " The gradient of these samples cannot be told from sampling noise: use more --samples."
+    if may_hide_saddle(m) or may_hide_instability(m):
+        doubt = doubt or f" What the ends of the spectrum say against it is not known: {why_cut(m)}."
     return Finding(
         verdict="descending",
         severity=Severity.INFO,

@@ -6,6 +6,7 @@ from samdiag.theory.edge import stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.capture import read_capture
+from samdiag.verdicts.cut_short import may_hide_saddle
 from samdiag.verdicts.reading import (
     is_critical,
     is_hallucination_candidate,
@@ -34,6 +35,7 @@ def judge(m: Measurements) -> Finding | None:
         or not is_stalled(m)
         or is_hallucination_candidate(m) is not False
         or m.lambda_max.low + m.weight_decay <= 0
+        or may_hide_saddle(m)
     ):
         return None
     capture = read_capture(m)

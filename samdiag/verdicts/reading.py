@@ -13,6 +13,11 @@ def is_critical(m: Measurements) -> bool:
     return m.grad_norm.value is not None and m.grad_norm.value <= max(m.grad_norm.error, 1e-300)
 
 
+def was_cut(m: Measurements) -> bool:
+    """Whether the solver ended before the ends were known: their bars reach to the bounds on the whole spectrum."""
+    return m.solver is not None and m.solver.stopped not in ("converged", "decided") and not m.spectrum_complete
+
+
 def run_update_ratio(m: Measurements) -> Estimate:
     """The update's norm over the plain update's, for the update that is run: mini-batches' where they were measured."""
     return m.update_ratio if m.batch_update is None else m.batch_update.update_ratio

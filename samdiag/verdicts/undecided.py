@@ -6,6 +6,7 @@ from samdiag.theory.edge import stability_edge
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.capture import Fate, read_capture
+from samdiag.verdicts.cut_short import TODO, cut_reasons, why_cut
 from samdiag.verdicts.hallucination import outranks_saddle
 from samdiag.verdicts.reading import (
     decay_outweighs,
@@ -17,6 +18,7 @@ from samdiag.verdicts.reading import (
     run_batches,
     run_update_ratio,
     shown,
+    was_cut,
 )
 from samdiag.verdicts.sample_size import samples_that_decide
 from samdiag.verdicts.unstable import edge_position
@@ -56,6 +58,8 @@ def _unexplained(m: Measurements) -> str:
             f"the step is within {100 * t.MARGIN_NORMALISED:.0f} % of the edge of stability, lr × curvature = "
             f"{position[1]:.4g} against {edge:.3g}, and its next steps raise the loss"
         )
+    if was_cut(m):
+        return f"{why_cut(m)} before the ends of the spectrum were known, and no test decides without them; {TODO}"
     return (
         "no test decides: SAM's next steps do not lower the loss, and neither a saddle, a bounce, nor a hallucinated "
         "point explains it"
@@ -98,8 +102,7 @@ def _reasons(m: Measurements) -> list[str]:
             f"{t.HALLUCINATION_RATIO}"
         )
     if m.self_check.passed:
-        found.extend(_saddle_reasons(m))
-        found.extend(_edge_reasons(m))
+        found.extend(cut_reasons(m) or [*_saddle_reasons(m), *_edge_reasons(m)])
     return found
 
 
@@ -107,6 +110,8 @@ def _saddle_reasons(m: Measurements) -> list[str]:
     if outranks_saddle(m) or not leaving_is_worth_it(m):
         return []
     capture = read_capture(m)
+    if was_cut(m) and capture.sign_uncertain:
+        return []  # judged by what the bound leaves open
     if is_critical(m) and capture.sign_uncertain and not is_small_loss(m):
         if m.spectrum_complete or m.lambda_max.low <= 0:
             return [

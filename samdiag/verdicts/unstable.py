@@ -5,7 +5,7 @@ from __future__ import annotations
 from samdiag.theory.edge import stability_edge
 from samdiag.theory.saddle import mu_range, shifted_eigenvalue
 from samdiag.types import Confidence, Finding, Measurements, Severity
-from samdiag.verdicts.reading import lowers_loss
+from samdiag.verdicts.reading import lowers_loss, was_cut
 
 
 def edge_position(m: Measurements) -> tuple[float, float, float] | None:
@@ -13,7 +13,8 @@ def edge_position(m: Measurements) -> tuple[float, float, float] | None:
 
     eta is lr(1 − dampening). The first above the edge is instability for certain; the last above it leaves it open.
     USAM: mu = lam(1 + rho·lam). Normalised variants: mu = lam, because their perturbation only makes them bounce, on a
-    finite cycle (A9); what diverges is what plain gradient descent diverges on. None without lr.
+    finite cycle (A9); what diverges is what plain gradient descent diverges on. None without lr. The wide bar of a
+    lambda_min that was cut short ends at lambda_max's.
 
     Source: theory A1, A9.
     """
@@ -22,7 +23,8 @@ def edge_position(m: Measurements) -> tuple[float, float, float] | None:
     bars = []
     for d in (*m.top_directions, *m.bottom_directions):
         radius = d.effective_radius if m.variant == "usam" else 0.0
-        low, high = mu_range(d.eigenvalue.low, d.eigenvalue.high, radius, m.weight_decay)
+        most = min(d.eigenvalue.high, m.lambda_max.high) if was_cut(m) else d.eigenvalue.high
+        low, high = mu_range(d.eigenvalue.low, most, radius, m.weight_decay)
         bars.append((low, shifted_eigenvalue(d.eigenvalue.value or 0.0, radius, m.weight_decay), high))
     if not bars:
         return None
