@@ -109,8 +109,8 @@ def go_on(
         open_ends = worst_over_tolerance(ends, run.tol)
         if progress:
             progress(ends)
-        if decided is not None and open_ends > 1.0 and decided(ends):
-            return "decided"
+        if decided is not None and decided(ends):
+            return "decided" if open_ends > 1.0 else "converged"
         exhausted = not run.invariant or run.breakdowns > run.num_eigenvalues
         if open_ends <= 1.0 and exhausted and run.is_certified():
             return "converged"
