@@ -24,7 +24,10 @@ def edge_position(m: Measurements) -> tuple[float, float, float] | None:
     for d in (*m.top_directions, *m.bottom_directions):
         radius = d.effective_radius if m.variant == "usam" else 0.0
         most = min(d.eigenvalue.high, m.lambda_max.high) if was_cut(m) else d.eigenvalue.high
-        low, high = mu_range(d.eigenvalue.low, most, radius, m.weight_decay)
+        if radius > 0:
+            low, high = mu_range(d.eigenvalue.low, most, radius, m.weight_decay)
+        else:  # a sum: 0·∞ has no value where an end is unknown
+            low, high = d.eigenvalue.low + m.weight_decay, most + m.weight_decay
         bars.append((low, shifted_eigenvalue(d.eigenvalue.value or 0.0, radius, m.weight_decay), high))
     if not bars:
         return None
