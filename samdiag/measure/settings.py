@@ -75,7 +75,7 @@ class MeasureSettings:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.block > self.max_products:
+        if 1 < self.block > self.max_products:
             raise UsageError(
                 f"a block of {self.block} vectors is more than the {self.max_products} products allowed",
                 "give a smaller --block, or more --max-products",
