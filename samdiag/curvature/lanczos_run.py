@@ -9,7 +9,7 @@ from torch import Tensor
 
 from samdiag.curvature.certificate import Certificate, Transfer
 from samdiag.curvature.krylov_basis import KrylovBasis, lengths, normalised
-from samdiag.curvature.ritz import KrylovSpectrum, Matvec, RitzEnds, allowed_residual
+from samdiag.curvature.ritz import KrylovSpectrum, Matvec, RitzEnds, allowed_residual, found_pairs
 
 BREAKDOWN = 10.0  # units of eps: relative residual norm below which the Krylov space is invariant to rounding
 CERTIFIED = 0.05  # of an end: how much further out an eigenvalue may lie when a run counts as converged
@@ -195,33 +195,20 @@ class LanczosRun:
     def spectrum(self, stopped: str) -> KrylovSpectrum:
         values, vectors = self._solve()
         ends = self.ends()
-        k = len(ends.bottom)
-        complete = self.basis.size == self.basis.dim
-        scale = max(abs(ends.top[0]), abs(ends.bottom[0]))
+        k, complete = len(ends.bottom), self.basis.size == self.basis.dim
 
         def lift(columns: Tensor) -> Tensor:
-            ritz = self.basis.combine(columns)
-            return normalised(ritz)
+            return normalised(self.basis.combine(columns))
 
-        def met(all_values: list[float], residuals: list[float]) -> list[bool]:
-            return [r <= allowed_residual(v, scale, self.tol) for v, r in zip(all_values, residuals, strict=True)]
-
-        return KrylovSpectrum(
-            bottom=ends.bottom,
+        return found_pairs(
+            ends,
+            self.tol,
             bottom_vectors=lift(vectors[:, :k]),
-            bottom_residuals=ends.bottom_residuals,
-            bottom_converged=met(ends.bottom, ends.bottom_residuals),
-            top=ends.top,
             top_vectors=lift(vectors.flip(1)[:, :k]),
-            top_residuals=ends.top_residuals,
-            top_converged=met(ends.top, ends.top_residuals),
-            steps=self.products,
-            restarts=self.restarts,
-            complete=complete,
-            all_values=values.tolist() if complete else [],
-            all_vectors=lift(vectors) if complete else None,
             stopped=stopped,
-            bounds=self.bounds,
+            restarts=self.restarts,
+            all_values=values.tolist() if complete else None,
+            all_vectors=lift(vectors) if complete else None,
         )
 
 

@@ -82,3 +82,39 @@ def worst_over_tolerance(ends: RitzEnds, tol: float) -> float:
 def allowed_residual(value: float, scale: float, tol: float) -> float:
     """The residual that counts as converged for a Ritz value beside a spectral radius `scale`."""
     return tol * max(abs(value), 1e-6 * scale)  # 1e-6: float32 products resolve nothing finer
+
+
+def found_pairs(
+    ends: RitzEnds,
+    tol: float,
+    *,
+    bottom_vectors: Tensor,
+    top_vectors: Tensor,
+    stopped: str,
+    restarts: int = 0,
+    all_values: list[float] | None = None,
+    all_vectors: Tensor | None = None,
+) -> KrylovSpectrum:
+    """A solver's ends with their vectors [k, d] each; the whole spectrum too where it is known."""
+    scale = max(abs(ends.top[0]), abs(ends.bottom[0]))
+
+    def met(values: list[float], residuals: list[float]) -> list[bool]:
+        return [r <= allowed_residual(v, scale, tol) for v, r in zip(values, residuals, strict=True)]
+
+    return KrylovSpectrum(
+        bottom=ends.bottom,
+        bottom_vectors=bottom_vectors,
+        bottom_residuals=ends.bottom_residuals,
+        bottom_converged=met(ends.bottom, ends.bottom_residuals),
+        top=ends.top,
+        top_vectors=top_vectors,
+        top_residuals=ends.top_residuals,
+        top_converged=met(ends.top, ends.top_residuals),
+        steps=ends.steps,
+        restarts=restarts,
+        complete=all_vectors is not None,
+        all_values=all_values or [],
+        all_vectors=all_vectors,
+        stopped=stopped,
+        bounds=ends.bounds,
+    )

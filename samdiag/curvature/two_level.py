@@ -21,6 +21,7 @@ from samdiag.curvature.ritz import (
     Progress,
     RitzEnds,
     allowed_residual,
+    found_pairs,
 )
 
 LOOSE = 4.0  # the proof is driven until no eigenvalue lies below this times the lowest one: nearer costs more products
@@ -336,29 +337,10 @@ class _Subspace:
     def spectrum(self, stopped: str) -> KrylovSpectrum:
         values, vectors = self._ritz
         k = min(self.num_eigenvalues, len(values))
-        ends = self.ends(k)
-        scale = max(abs(ends.top[0]), abs(ends.bottom[0]))
-
-        def unit(columns: Tensor) -> Tensor:
-            return normalised(self._v.combine(columns))
-
-        def met(found: list[float], residuals: list[float]) -> list[bool]:
-            return [r <= allowed_residual(v, scale, self.tol) for v, r in zip(found, residuals, strict=True)]
-
-        return KrylovSpectrum(
-            bottom=ends.bottom,
-            bottom_vectors=unit(vectors[:, :k]),
-            bottom_residuals=ends.bottom_residuals,
-            bottom_converged=met(ends.bottom, ends.bottom_residuals),
-            top=ends.top,
-            top_vectors=unit(vectors.flip(1)[:, :k]),
-            top_residuals=ends.top_residuals,
-            top_converged=met(ends.top, ends.top_residuals),
-            steps=self.products,
-            restarts=0,
-            complete=False,
-            all_values=[],
-            all_vectors=None,
+        return found_pairs(
+            self.ends(k),
+            self.tol,
+            bottom_vectors=normalised(self._v.combine(vectors[:, :k])),
+            top_vectors=normalised(self._v.combine(vectors.flip(1)[:, :k])),
             stopped=stopped,
-            bounds=self.bounds,
         )

@@ -126,7 +126,8 @@ def _threshold(m: Measurements, largest: float) -> tuple[list[SpectrumMark], tup
         return [], ("ρ_eff is infinite: SAM reverses every direction left of 0",)
     value = -1 / m.effective_radius
     if math.isinf(value) or -value > THRESHOLD_REACH * largest:
-        return [], (f"−1/ρ_eff = {number(value)} is far to the left: SAM reverses no direction here",)
+        says = "SAM reverses no direction here" if m.lambda_min.low > value else "whether SAM reverses one is not known"
+        return [], (f"−1/ρ_eff = {number(value)} is far to the left: {says}",)
     label = f"−1/ρ_eff {number(value)}"
     return [SpectrumMark(kind=MarkKind.THRESHOLD, value=value, label=label)], ()
 
