@@ -24,6 +24,8 @@ WEB_FONT = re.compile(r"@font-face \{.*?\}", re.DOTALL)  # Rich names fonts on a
 def draw(name: str) -> Path:
     """docs/images/NAME.svg from demo/NAME.safetensors."""
     diagnosis = pipeline.inspect(f"demo/{name}.safetensors", cwd=ROOT)
+    if diagnosis.failure is not None:
+        raise SystemExit(f"{diagnosis.failure.what}\n{diagnosis.failure.todo}; run `make demo` first")
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(Text(f"$ samdiag inspect demo/{name}.safetensors\n", style="bold"))
     console.print(Text.from_ansi(text.render(diagnosis, width=WIDTH, color=True)))
