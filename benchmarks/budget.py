@@ -13,16 +13,14 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from meters import machine, resident
+from meters import MIB, machine, peak_bytes
 from report import REPORTS, number, show, update_json
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MIB = 2**20
 WIDTH = 1400  # hidden width: 784·w + w² + 10·w parameters, 3.1 million, 12 MiB a vector
 
 
@@ -80,7 +78,7 @@ def measured(budget: int, width: int) -> dict[str, Any]:
     """Both ends of a tanh network on random classes, with the memory that the solver took."""
     from samdiag.measure.opening import opened
     from samdiag.measure.settings import MeasureSettings
-    from samdiag.measure.spectrum import measure_spectrum
+    from samdiag.measure.spectrum import Spectrum, measure_spectrum
     from samdiag.types import Problem
 
     torch.manual_seed(0)
@@ -95,25 +93,30 @@ def measured(budget: int, width: int) -> dict[str, Any]:
     with opened(problem, settings) as ready:
         objective = ready.objective
         objective.gradient()
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        found: list[Spectrum] = []
         began = time.perf_counter()
-        found = measure_spectrum(
-            objective, num_eigenvalues=1, tol=1e-3, max_products=300, seed=0, population=512, solver="lanczos"
+        peak = peak_bytes(
+            lambda: found.append(
+                measure_spectrum(
+                    objective, num_eigenvalues=1, tol=1e-3, max_products=300, seed=0, population=512, solver="lanczos"
+                )
+            ),
+            objective.device,
         )
         seconds = time.perf_counter() - began
+        top, bottom, run = found[0].top[0], found[0].bottom[0], found[0].run
         return {
             "budget": f"{budget} MB",
-            "peak_mib": (resident("VmHWM") - before) / MIB,
+            "peak_mib": peak / MIB,
             "num_params": objective.num_params,
             "vector_mib": objective.num_params * 4 / MIB,
-            "basis_vectors": found.run.basis_vectors,
-            "restarts": found.run.restarts,
-            "products": found.run.steps,
+            "basis_vectors": run.basis_vectors,
+            "restarts": run.restarts,
+            "products": run.steps,
             "seconds": seconds,
-            "lambda_max": found.top[0].value,
-            "lambda_min": found.bottom[0].value,
-            "residuals": [found.top[0].error, found.bottom[0].error],
+            "lambda_max": top.value,
+            "lambda_min": bottom.value,
+            "residuals": [top.error, bottom.error],
         }
 
 

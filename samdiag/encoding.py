@@ -9,6 +9,13 @@ from enum import Enum
 from typing import Any
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """A dataclass as the JSON object of `jsonable`."""
+    encoded = jsonable(value)
+    assert isinstance(encoded, dict)
+    return encoded
+
+
 def jsonable(value: Any) -> Any:
     """`value` as JSON-safe builtins: dataclasses become objects, tuples arrays, and non-finite floats strings.
 

@@ -100,8 +100,11 @@ def prepare(
     cwd: Path | None,
     cross_check: bool = False,
     warm_start: str | None = None,
+    unsaid_rho: float | None = None,
 ) -> Prepared:
     """Opens, resolves and builds; what is learnt on the way is written into `known`. Arguments as for `inspect`.
+
+    `unsaid_rho` stands in, unshown, where nobody says a rho.
 
     Raises:
         SamdiagError: of any of the three.
@@ -123,7 +126,10 @@ def prepare(
         )
         known.settings = resolution.settings
         known.warnings = (*known.warnings, *resolution.warnings)
-        settings = measure_settings(resolution.settings, cross_check=cross_check, warm_start=warm_start)
+        said = resolution.settings
+        if unsaid_rho is not None and "sam.rho" not in said:
+            said = {**said, "sam.rho": Setting(value=unsaid_rho, source="stand-in", trust=Trust.DEFAULT)}
+        settings = measure_settings(said, cross_check=cross_check, warm_start=warm_start)
     with clock("build"):
         built = build(resolution, checkpoint)
         known.warnings = (*known.warnings, *built.notes)

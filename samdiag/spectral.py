@@ -165,8 +165,6 @@ class SpectralReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object; infinities and NaN become the strings "Infinity", "-Infinity", "NaN"."""
-        from samdiag.encoding import jsonable
+        from samdiag.encoding import as_object
 
-        encoded = jsonable(self)
-        assert isinstance(encoded, dict)
-        return encoded
+        return as_object(self)

@@ -59,7 +59,9 @@ def spectrum(
     clock, known = Clock(), Known(info=CheckpointInfo(path=str(path)))
     try:
         chosen = _checked(matrices)
-        ready = _prepare(path, known, clock, dict(overrides or {}), sources, config, cwd)
+        ready = prepare(
+            path, known, clock, overrides=overrides, sources=sources, config=config, cwd=cwd, unsaid_rho=UNSAID_RHO
+        )
         effort = _effort(num_probes, num_steps, thresholds)
         return _measure(ready, known, clock, chosen, tuple(params), per_layer, effort, progress)
     except Exception as error:
@@ -108,31 +110,6 @@ def _effort(num_probes: int | None, num_steps: int | None, thresholds: Sequence[
     return Effort(num_probes=probes, num_steps=steps, thresholds=tuple(thresholds))
 
 
-def _prepare(
-    path: str | Path,
-    known: Known,
-    clock: Clock,
-    overrides: dict[str, Any],
-    sources: Mapping[str, str] | None,
-    config: str | None,
-    cwd: Path | None,
-) -> Prepared:
-    """Prepared with whatever rho is known; where none is, the settings do not show the one that stands in for it."""
-    from samdiag.formats import open_checkpoint
-    from samdiag.spec.discover import resolve
-
-    found = resolve(
-        overrides=overrides, sources=sources, config=config, checkpoint=open_checkpoint(path), cwd=cwd or Path.cwd()
-    )
-    said = "sam.rho" in found.settings
-    if not said:
-        overrides = {**overrides, "sam.rho": UNSAID_RHO}
-    ready = prepare(path, known, clock, overrides=overrides, sources=sources, config=config, cwd=cwd)
-    if not said:
-        known.settings = {name: value for name, value in known.settings.items() if name != "sam.rho"}
-    return ready
-
-
 def _measure(
     ready: Prepared,
     known: Known,
@@ -145,6 +122,7 @@ def _measure(
 ) -> SpectralReport:
     from samdiag import __version__
     from samdiag.measure.blocks import block_of, matching
+    from samdiag.measure.curved import check_problem
     from samdiag.measure.opening import opened
 
     tell = progress or (lambda _what, _count: None)
@@ -154,8 +132,8 @@ def _measure(
         names = matching(objective.model, patterns) if patterns else ()
         tell("gradients", 0)
         loss, norm, radius = _point(ready, open_problem, rho_known="sam.rho" in known.settings)
-        edge = _edge(ready)
-        checked = _self_check(ready, open_problem) if "hessian" in matrices or per_layer else None
+        edge = settings.edge
+        checked = check_problem(ready.problem, open_problem).self_check if "hessian" in matrices or per_layer else None
         layers = _layers(ready, open_problem, names, tell) if per_layer else ()
         if names:
             objective = stack.enter_context(block_of(open_problem, names))
@@ -230,15 +208,6 @@ def _point(ready: Prepared, open_problem: Opened, *, rho_known: bool) -> tuple[E
     return gap.loss, gap.grad_norm, effective_radius(settings.rho, gradient_scale(gap, open_problem))
 
 
-def _edge(ready: Prepared) -> float | None:
-    from samdiag.theory.edge import stability_edge
-
-    settings = ready.settings
-    if not settings.step_size:
-        return None
-    return stability_edge(settings.momentum, nesterov=settings.nesterov) / settings.step_size
-
-
 def _marks(radius: float | None, edge: float | None) -> list[Mark]:
     found: list[Mark] = []
     if radius is not None and radius > 0:  # an infinite one reverses every negative direction
@@ -246,22 +215,6 @@ def _marks(radius: float | None, edge: float | None) -> list[Mark]:
     if edge is not None:
         found.append(("above", edge, "edge of stability"))
     return found
-
-
-def _self_check(ready: Prepared, open_problem: Opened) -> SelfCheck:
-    from samdiag.curvature.batches import count_samples
-    from samdiag.curvature.self_check import check_products
-
-    objective = open_problem.objective
-    return check_products(
-        objective.model,
-        open_problem.loss,
-        objective.batches[0],
-        device=objective.device,
-        dtype=objective.dtype,
-        count=ready.problem.num_samples or count_samples,
-        train_mode=objective.train_mode,
-    ).self_check
 
 
 def _layers(ready: Prepared, open_problem: Opened, names: tuple[str, ...], tell: Progress) -> tuple[LayerSpectrum, ...]:

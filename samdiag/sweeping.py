@@ -65,8 +65,9 @@ def sweep(
     """
     clock, known = Clock(), Known(info=CheckpointInfo(path=str(path)))
     try:
-        said = dict(overrides or {})
-        ready = _prepare_at(radii, path, known, clock, said, sources, config, cwd)
+        ready = prepare(
+            path, known, clock, overrides=overrides, sources=sources, config=config, cwd=cwd, unsaid_rho=radii[0]
+        )
         return _scan(ready, radii, known, clock, quick, progress)
     except Exception as error:
         from samdiag import __version__
@@ -91,31 +92,6 @@ def sweep(
             timings=clock.seconds,
             samdiag_version=__version__,
         )
-
-
-def _prepare_at(
-    radii: Sequence[float],
-    path: str | Path,
-    known: Known,
-    clock: Clock,
-    overrides: dict[str, Any],
-    sources: Mapping[str, str] | None,
-    config: str | None,
-    cwd: Path | None,
-) -> Prepared:
-    """Prepared with whatever rho the checkpoint says, else with the first radius of the scan."""
-    from samdiag.formats import open_checkpoint
-    from samdiag.spec.discover import resolve
-
-    found = resolve(
-        overrides=overrides, sources=sources, config=config, checkpoint=open_checkpoint(path), cwd=cwd or Path.cwd()
-    )
-    if "sam.rho" not in found.settings:
-        overrides = {**overrides, "sam.rho": radii[0]}
-    ready = prepare(path, known, clock, overrides=overrides, sources=sources, config=config, cwd=cwd)
-    if "sam.rho" not in found.settings:
-        known.settings = {name: value for name, value in known.settings.items() if name != "sam.rho"}
-    return ready
 
 
 def _scan(

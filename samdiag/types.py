@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from samdiag.instruments import ProductEngine, SecondOpinion, SelfCheck, SolverRun
+from samdiag.probes import Probe
+from samdiag.remedies import Prescription
 
 if TYPE_CHECKING:
     from torch import nn
@@ -307,29 +309,6 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
-    """What to set one hyper-parameter to. `recommended` is None when there is no recommendation; `reason` says why."""
-
-    current: float | None
-    recommended: float | None
-    interval: tuple[float, float] | None
-    binding: str | None
-    reason: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prescription:
-    """What to change, jointly."""
-
-    rho: Advice
-    momentum: Advice
-    batch_size: Advice
-    escape_steps: float | None = None  # predicted steps to leave the saddle under the recommended settings
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
     path: str
     format: str | None = None
@@ -358,6 +337,7 @@ class Diagnosis:
     prescription: Prescription | None
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
+    probe: Probe | None = None  # only where it was asked for
     timings: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     samdiag_version: str = ""
@@ -365,8 +345,6 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of docs/formats.md; infinities and NaN become the strings "Infinity", "-Infinity", "NaN"."""
-        from samdiag.encoding import jsonable
+        from samdiag.encoding import as_object
 
-        encoded = jsonable(self)
-        assert isinstance(encoded, dict)
-        return encoded
+        return as_object(self)

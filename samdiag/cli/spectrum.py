@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,22 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from samdiag.cli import flags
+from samdiag.cli.pictured import check_picture, write_found
 from samdiag.cli.streams import (
     ReportOutput,
     complain,
     progress_line,
     reader_may_leave,
-    report_width,
     say,
     steady_streams,
-    wants_color,
 )
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+from samdiag.errors import EXIT_INTERRUPTED, SamdiagError, UsageError
 
 if TYPE_CHECKING:
     from samdiag.spectral import SpectralReport
 
-PICTURES = (".png", ".svg", ".pdf")
 WHAT = "What to look at"
 
 
@@ -92,7 +89,16 @@ def spectrum(
             sink = ReportOutput(output, [checkpoint])
             try:
                 found = _measure(context, checkpoint, overrides, config, asked, quiet)
-                code = _write(found, sink, format, output, plot, quiet or flags.quiet_variable())
+                code = write_found(
+                    found,
+                    sink,
+                    render="samdiag.reports.density_text:render",
+                    draw="samdiag.reports.density_picture:draw",
+                    format=format,
+                    output=output,
+                    plot=plot,
+                    quiet=quiet or flags.quiet_variable(),
+                )
             finally:
                 sink.close()
         except SamdiagError as error:
@@ -138,39 +144,8 @@ def _measure(
         )
 
 
-def _write(
-    found: SpectralReport, sink: ReportOutput, format: str, output: Path | None, plot: Path | None, quiet: int
-) -> int:
-    """The report, the picture and a failure's two lines; the exit code."""
-    from samdiag.reports import density_text
-
-    failure = found.failure
-    if format == "json":
-        sink.write(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=True))
-    elif failure is None and (quiet < 2 or output is not None):
-        color = output is None and wants_color(sys.stdout)
-        sink.write(density_text.render(found, width=report_width(), color=color))
-    if failure is not None:
-        complain(UsageError(failure.what, failure.todo))
-        return failure.exit_code
-    if plot is not None:
-        from samdiag.reports import density_picture
-
-        try:
-            density_picture.draw(found, plot)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write {plot}: {error.strerror or error}", "give --plot a file in a folder that is writable"
-            ) from error
-        say(f"picture: {plot}")
-    return EXIT_OK
-
-
 def _check_picture(plot: Path, probes: int | None) -> None:
     """Nothing, or UsageError before anything is measured."""
     if probes == 0:
         raise UsageError("--plot draws the density, and --probes 0 asks for none", "leave one of them out")
-    if plot.suffix.lower() not in PICTURES:
-        raise UsageError(f"--plot {plot} has no known kind of picture", f"end its name in {', '.join(PICTURES)}")
-    if not plot.absolute().parent.is_dir() or plot.is_dir():
-        raise UsageError(f"cannot write {plot}", "give --plot a file in a folder that exists")
+    check_picture(plot)

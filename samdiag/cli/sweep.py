@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,22 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from samdiag.cli import flags
+from samdiag.cli.pictured import check_picture, write_found
 from samdiag.cli.streams import (
     ReportOutput,
     complain,
     progress_line,
     reader_may_leave,
-    report_width,
     say,
     steady_streams,
-    wants_color,
 )
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+from samdiag.errors import EXIT_INTERRUPTED, SamdiagError, UsageError
 
 if TYPE_CHECKING:
     from samdiag.sweep import Sweep
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @flags.with_settings
@@ -63,11 +59,20 @@ def sweep(
             if format not in ("text", "json"):
                 raise UsageError(f"--format {format!r} is unknown", "choose text or json")
             if plot is not None:
-                _check_picture(plot)
+                check_picture(plot)
             sink = ReportOutput(output, [checkpoint])
             try:
                 found = _scan(context, checkpoint, rho, overrides, config, quick, quiet)
-                code = _write(found, sink, format, output, plot, quiet or flags.quiet_variable())
+                code = write_found(
+                    found,
+                    sink,
+                    render="samdiag.reports.sweep_text:render",
+                    draw="samdiag.reports.sweep_picture:draw",
+                    format=format,
+                    output=output,
+                    plot=plot,
+                    quiet=quiet or flags.quiet_variable(),
+                )
             finally:
                 sink.close()
         except SamdiagError as error:
@@ -102,37 +107,3 @@ def _scan(
             quick=quick,
             progress=progress,
         )
-
-
-def _write(found: Sweep, sink: ReportOutput, format: str, output: Path | None, plot: Path | None, quiet: int) -> int:
-    """The report, the picture and a failure's two lines; the exit code."""
-    from samdiag.reports import sweep_text
-
-    failure = found.failure
-    if format == "json":
-        sink.write(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=True))
-    elif failure is None and (quiet < 2 or output is not None):
-        color = output is None and wants_color(sys.stdout)
-        sink.write(sweep_text.render(found, width=report_width(), color=color))
-    if failure is not None:
-        complain(UsageError(failure.what, failure.todo))
-        return failure.exit_code
-    if plot is not None:
-        from samdiag.reports import sweep_picture
-
-        try:
-            sweep_picture.draw(found, plot)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write {plot}: {error.strerror or error}", "give --plot a file in a folder that is writable"
-            ) from error
-        say(f"picture: {plot}")
-    return EXIT_OK
-
-
-def _check_picture(plot: Path) -> None:
-    """Nothing, or UsageError before anything is measured."""
-    if plot.suffix.lower() not in PICTURES:
-        raise UsageError(f"--plot {plot} has no known kind of picture", f"end its name in {', '.join(PICTURES)}")
-    if not plot.absolute().parent.is_dir() or plot.is_dir():
-        raise UsageError(f"cannot write {plot}", "give --plot a file in a folder that exists")

@@ -63,10 +63,6 @@ class KrylovSpectrum:
     stopped: str
     bounds: Callable[[float], tuple[float, float]]
 
-    @property
-    def stopped_early(self) -> bool:
-        return self.stopped == "decided"
-
 
 def worst_over_tolerance(ends: RitzEnds, tol: float) -> float:
     """Worst residual over its tolerance; ≤ 1 when every eigenvalue asked for has converged."""

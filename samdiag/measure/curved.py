@@ -17,12 +17,13 @@ from samdiag.errors import CannotDecide
 from samdiag.instruments import ProductEngine
 from samdiag.measure.base import Base
 from samdiag.measure.held_out import bias_could_matter, corrected_ends
+from samdiag.measure.opening import Opened
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum, measure_spectrum, noise_along
 from samdiag.measure.stopping import proof_target, stopping_rule
 from samdiag.measure.warm_start import LAST_GENERATION, SUBSAMPLE, WarmStart, from_subsample, load, save
-from samdiag.theory.edge import stability_edge
 from samdiag.theory.sampling import unseen
+from samdiag.types import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +58,7 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
     objective = ready.objective
     start = _start_in_file(settings, objective.num_params)
     tell("self-check", 0)
-    check = check_products(
-        base.problem.model,
-        ready.loss,
-        objective.batches[0],
-        device=objective.device,
-        dtype=objective.dtype,
-        count=base.problem.num_samples or count_samples,
-        train_mode=objective.train_mode,
-    )
+    check = check_problem(base.problem, ready)
     tell("products", 0)
     engine = choose_engine(objective, settings.products)
     with base.patience.listening():
@@ -105,6 +98,20 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
     )
 
 
+def check_problem(problem: Problem, ready: Opened) -> CheckResult:
+    """The self-check of the products on the problem's first batch."""
+    objective = ready.objective
+    return check_products(
+        problem.model,
+        ready.loss,
+        objective.batches[0],
+        device=objective.device,
+        dtype=objective.dtype,
+        count=problem.num_samples or count_samples,
+        train_mode=objective.train_mode,
+    )
+
+
 def _for_all_the_data(base: Base, spectrum: Spectrum, radius: float | None) -> tuple[Spectrum, tuple[str, ...]]:
     """The spectrum with the samples' bias taken off both ends; where time ran out or no verdict hangs on it, a note."""
     settings, objective = base.settings, base.ready.objective
@@ -113,17 +120,16 @@ def _for_all_the_data(base: Base, spectrum: Spectrum, radius: float | None) -> t
         return spectrum, ()
     if base.patience.run_out() is not None:
         return spectrum, (f"{kept}there was no time to hold them against a held-out half",)
-    if settings.until == "decided" and radius is not None:
-        step = settings.step_size
-        edge = stability_edge(settings.momentum, nesterov=settings.nesterov) / step if step else None
-        if not bias_could_matter(spectrum.top[0], spectrum.bottom[0], edge=edge, radius=radius):
-            return spectrum, (f"{kept}no verdict hangs on it, so no half was held out",)
+    top, bottom = spectrum.top, spectrum.bottom
+    rough = settings.until == "decided" and radius is not None
+    if rough and not bias_could_matter(top[0], bottom[0], edge=settings.edge, radius=radius or 0.0):
+        return spectrum, (f"{kept}no verdict hangs on it, so no half was held out",)
     base.tell("held-out halves", round(objective.num_products))
     top, bottom = corrected_ends(
         objective,
-        spectrum.top,
+        top,
         spectrum.top_vectors,
-        spectrum.bottom,
+        bottom,
         spectrum.bottom_vectors,
         population=base.ready.population,
         products=spectrum.run.steps,

@@ -16,8 +16,7 @@ from samdiag.curvature.objective import Objective
 from samdiag.curvature.ritz import RitzEnds
 from samdiag.curvature.trace import BatchSums, PerBatchValues
 from samdiag.measure.settings import MeasureSettings
-from samdiag.measure.spectrum import ROUNDING, measure_spectrum
-from samdiag.measure.statistics import BatchValues
+from samdiag.measure.spectrum import ROUNDING, measure_spectrum, verify
 from samdiag.types import Estimate
 
 Matrix = Objective | GaussNewton
@@ -96,7 +95,7 @@ def _ends_of_products(
     scale = max(abs(krylov.top[0]), abs(krylov.bottom[0]))
     rounding = ROUNDING * torch.finfo(objective.dtype).eps * scale
     estimates = [
-        _verified(operator, v, settings.tol, rounding, population)
+        verify(operator.product, v, settings.tol, rounding, population)
         for v in torch.cat([krylov.top_vectors, krylov.bottom_vectors])
     ]
     count = len(krylov.top_vectors)
@@ -108,20 +107,6 @@ def _ends_of_products(
         all_values=krylov.all_values,
         lower_bound=None,
         rounding=rounding,
-    )
-
-
-def _verified(operator: GaussNewton, q: Tensor, tol: float, rounding: float, population: int | None) -> Estimate:
-    shares = BatchValues()
-    image = operator.product(q, lambda count, own: shares.add(count, float(torch.dot(q, own)))).double()
-    wide = q.double()
-    theta = float(torch.dot(wide, image))
-    residual = float(torch.linalg.vector_norm(image - theta * wide))
-    return Estimate(
-        value=theta,
-        error=residual + rounding,
-        sampling_error=shares.standard_error(population),
-        converged=residual <= max(tol * abs(theta), 2 * rounding),
     )
 
 

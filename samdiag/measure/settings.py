@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from samdiag.errors import UsageError
+from samdiag.theory.edge import stability_edge
 
 DEFAULT_SAMPLES = 2048  # enough for ~10 % sampling error of lambda_max on small convolution nets; --samples raises it
 DEFAULT_TOLERANCE = 0.01  # relative residual of the first eigenvalue at each end; its value is then good to about 1e-4
@@ -107,6 +108,11 @@ class MeasureSettings:
     def objective_decay(self) -> float:
         """The weight decay that is in the loss."""
         return self.weight_decay if self.weight_decay_in == "objective" else 0.0
+
+    @property
+    def edge(self) -> float | None:
+        """Curvature at the edge of stability of the plain iteration; None where lr is not known."""
+        return stability_edge(self.momentum, nesterov=self.nesterov) / self.step_size if self.step_size else None
 
     @property
     def step_size(self) -> float | None:

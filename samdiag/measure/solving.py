@@ -14,7 +14,7 @@ from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs, fewest_v
 from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.ritz import Decided, KrylovSpectrum, Matvec, Progress
-from samdiag.curvature.two_level import Lead, find_lead, led_eigenpairs
+from samdiag.curvature.two_level import find_lead, led_eigenpairs
 from samdiag.errors import CannotDecide
 from samdiag.instruments import SolverRun
 from samdiag.measure.warm_start import WarmStart
@@ -173,7 +173,18 @@ def _solve_led(objective: Objective, search: Search, capacity: int) -> tuple[Kry
     if lead is None:
         return f"given up: {samples} samples that carry most of the loss have no ends within the products allowed"
     before = objective.num_products
-    krylov = _follow(objective, search, lead, capacity // 2)
+    krylov = led_eigenpairs(
+        _finite(objective, objective.product),
+        lead,
+        num_eigenvalues=search.num_eigenvalues,
+        tol=search.tol,
+        max_products=search.max_products,
+        capacity=capacity // 2,
+        decided=search.decided,
+        proof_at=search.proof_at,
+        progress=search.progress,
+        stop=search.stop,
+    )
     if krylov is None:
         spent = round(objective.num_products - before + lead.products * share)
         return f"given up: {samples} samples that carry most of the loss did not lead to both ends in {spent} products"
@@ -186,18 +197,3 @@ def _solve_led(objective: Objective, search: Search, capacity: int) -> tuple[Kry
         lead="followed",
     )
     return krylov, run
-
-
-def _follow(objective: Objective, search: Search, lead: Lead, capacity: int) -> KrylovSpectrum | None:
-    return led_eigenpairs(
-        _finite(objective, objective.product),
-        lead,
-        num_eigenvalues=search.num_eigenvalues,
-        tol=search.tol,
-        max_products=search.max_products,
-        capacity=capacity,
-        decided=search.decided,
-        proof_at=search.proof_at,
-        progress=search.progress,
-        stop=search.stop,
-    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samdiag.curvature.objective import Objective
+from samdiag.curvature.objective import Objective, PerBatch
 from samdiag.curvature.ritz import OTHERS_TOLERANCE, KrylovSpectrum
 from samdiag.instruments import SolverRun
 from samdiag.measure.point import Point, project
@@ -18,6 +19,7 @@ from samdiag.measure.statistics import BatchValues
 from samdiag.measure.stopping import BOUND_PROBABILITY
 from samdiag.types import Estimate
 
+BatchProduct = Callable[[Tensor, PerBatch], Tensor]  # the matrix times a vector, shown batch by batch
 ROUNDING = 8.0  # units of eps·|lambda|_max: float32 networks of the test suite stay below 4 against float64
 
 
@@ -67,8 +69,8 @@ def measure_spectrum(objective: Objective, *, population: int | None, **search: 
     hurried = krylov.stopped not in ("converged", "decided") and not krylov.complete
     num_top = 1 if hurried else _known(krylov.top, krylov.top_residuals)
     num_bottom = 1 if hurried else _known(krylov.bottom, krylov.bottom_residuals)
-    top = [_verify(objective, v, tol, rounding, population) for v in krylov.top_vectors[:num_top]]
-    bottom = [_verify(objective, v, tol, rounding, population) for v in krylov.bottom_vectors[:num_bottom]]
+    top = [verify(objective.product, v, tol, rounding, population) for v in krylov.top_vectors[:num_top]]
+    bottom = [verify(objective.product, v, tol, rounding, population) for v in krylov.bottom_vectors[:num_bottom]]
     vectors = krylov.bottom_vectors[:num_bottom]
     if krylov.complete:
         bottom, vectors = _with_all_negatives(krylov, bottom, rounding)
@@ -96,15 +98,15 @@ def _known(values: list[float], residuals: list[float]) -> int:
     return 1 + next((i for i, bad in enumerate(rough) if bad), len(values) - 1)
 
 
-def _verify(objective: Objective, q: Tensor, tol: float, rounding: float, population: int | None) -> Estimate:
-    """The Rayleigh quotient of `q` with its true residual as error and its standard error over batches."""
+def verify(product: BatchProduct, q: Tensor, tol: float, rounding: float, population: int | None) -> Estimate:
+    """The Rayleigh quotient of `q` [num_params] with its true residual as error and its standard error over batches."""
     curvatures = BatchValues()
 
     def note(count: int, own: Tensor) -> None:
         curvatures.add(count, float(torch.dot(wide, own.double())))
 
     wide = q.double() / torch.linalg.vector_norm(q.double())
-    hq = objective.product(q, note).double()
+    hq = product(q, note).double()
     theta = float(torch.dot(wide, hq))
     residual = float(torch.linalg.vector_norm(hq - theta * wide))
     return Estimate(

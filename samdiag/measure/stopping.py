@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from samdiag.curvature.ritz import Decided, RitzEnds
 from samdiag.measure.settings import MeasureSettings
-from samdiag.theory.edge import stability_edge
 
 BOUND_PROBABILITY = 0.99  # of the bounds on lambda_min and lambda_max
 IRRELEVANT_SLACK = 10.0  # times the tolerance: how well a lambda_min must be known that lies far above −1/rho_eff
@@ -46,10 +45,9 @@ class Stakes:
     @classmethod
     def of(cls, settings: MeasureSettings, radius: float) -> Stakes:
         decay, usam = settings.update_decay, settings.variant == "usam"
-        if not settings.step_size:
+        if settings.step_size is None or settings.edge is None:
             return cls(radius=radius, decay=decay, usam=usam)
-        edge = stability_edge(settings.momentum, nesterov=settings.nesterov) / settings.step_size - decay
-        low_edge = None
+        edge, low_edge = settings.edge - decay, None
         if usam and radius > 0 and edge > 0:  # lam(1 + rho·lam) = edge
             root = math.sqrt(1.0 + 4.0 * radius * edge)
             edge, low_edge = 2.0 * edge / (1.0 + root), -(1.0 + root) / (2.0 * radius)

@@ -109,9 +109,9 @@ def test_a_certain_decision_stops_early() -> None:
         return len(seen) == 2
 
     found = solve(matrix, decided=decided)
-    assert found.stopped_early
+    assert found.stopped == "decided"
     assert found.steps == 4
-    assert not solve(matrix).stopped_early
+    assert solve(matrix).stopped == "converged"
 
 
 def test_a_zero_operator_is_all_zero() -> None:
