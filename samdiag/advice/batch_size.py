@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from samdiag.advice.situation import MIN_BATCH, Situation
+from samdiag.remedies import Advice
 from samdiag.theory.prescription import freeing_batch_size
-from samdiag.types import Advice
 
 SOURCE = "docs/theory.md A7, D2"
 MAX_HEATING = 16.0  # times; leaving needs 4(rho_eff|lam|)², so this serves directions captured by up to a factor of two

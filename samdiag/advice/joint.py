@@ -8,10 +8,11 @@ import math
 
 from samdiag.advice import batch_size, momentum, rho
 from samdiag.advice.situation import Situation
+from samdiag.remedies import Advice, Prescription
 from samdiag.theory.diffusion import escape_steps, step_noise
 from samdiag.theory.edge import stability_edge
 from samdiag.theory.saddle import shifted_eigenvalue
-from samdiag.types import Advice, Finding, Measurements, Prescription
+from samdiag.types import Finding, Measurements
 
 MAX_STEPS = 100_000  # an escape predicted to take longer than this is no escape (theory D6: N_escape > N)
 REDIAGNOSE = "diagnose again after any change: leaving one trap can lead into another (docs/theory.md B7)"

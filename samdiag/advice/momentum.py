@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from samdiag.advice.situation import Situation
+from samdiag.remedies import Advice
 from samdiag.theory.prescription import matching_momentum, noise_momentum_cap
 from samdiag.theory.saddle import shifted_eigenvalue
-from samdiag.types import Advice
 
 SOURCE = "docs/theory.md D3"
 

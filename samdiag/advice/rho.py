@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from samdiag.advice.situation import Situation
-from samdiag.types import Advice
+from samdiag.remedies import Advice
 
 SOURCE = "docs/theory.md D1"
 OFF = 0.01  # of the present rho: below this SAM is hardly SAM any more

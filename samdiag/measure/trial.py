@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from samdiag.curvature.batches import join, regroup
 from samdiag.curvature.objective import Objective
-from samdiag.curvature.restoring import batch_norms, batch_statistics
+from samdiag.curvature.restoring import batch_statistics
 from samdiag.measure.ascent import Rule
+from samdiag.measure.dynamics import Update, Walk
 from samdiag.measure.settings import MeasureSettings
 
 SHORT = 24  # full-batch steps: the memory of momentum 0.9 is ten steps, and the first third is for filling it
@@ -57,27 +56,20 @@ def run_trial(
 
     Source: SAM as Foret et al., algorithm 1, with the momentum of PyTorch's SGD.
     """
-    assert settings.lr is not None
+    update = Update.configured(settings, rule, batch_size)
     whole = batch_size is None
     steps = SHORT if batch_size is None else _num_steps(objective.num_samples, batch_size)
-    stream = _batches(objective, batch_size, settings.seed)
-    point, velocity = x.clone(), torch.zeros_like(x)
+    walk = Walk(objective, x, seed=settings.seed, velocity=torch.zeros_like(x))
     losses: list[tuple[int, float]] = []
     every = 1 if whole else max(steps // POINTS, 1)
     try:
         with batch_statistics(objective.model):
             for step in range(1, steps + 1):
-                batch = next(stream)
-                loss, direction = _direction(objective, point, batch, rule, settings.micro_batch)
+                loss = walk.step(update)
                 if whole:
                     losses.append((step, loss))
-                direction = direction + settings.update_decay * point
-                velocity = settings.momentum * velocity + (1.0 - settings.dampening) * direction
-                point = point - settings.lr * (
-                    direction + settings.momentum * velocity if settings.nesterov else velocity
-                )
-                if not whole and step % every == 0:
-                    objective.move_to(point)
+                elif step % every == 0:
+                    objective.move_to(walk.point)
                     losses.append((step, objective.loss()))
             return _trend(losses, steps)
     finally:
@@ -97,61 +89,3 @@ def _trend(losses: list[tuple[int, float]], steps: int) -> Trial:
         return Trial(change=math.inf, error=0.0, steps=steps)
     scatter = statistics.variance(last) / len(last) + statistics.variance(middle) / len(middle)
     return Trial(change=end, error=3.0 * math.sqrt(scatter), steps=steps)
-
-
-Batch = list[tuple[object, int]]
-
-
-def _direction(
-    objective: Objective, point: Tensor, batch: Batch | None, rule: Rule | None, micro_batch: int | None
-) -> tuple[float, Tensor]:
-    """Mean loss and descent direction of one training batch at `point`; None stands for all samples.
-
-    With a micro-batch every part of the batch makes its own ascent.
-    """
-    if rule is None or micro_batch is None:
-        return _one_ascent(objective, point, batch, rule)
-    everything: Batch = list(zip(objective.batches, objective.counts, strict=True))
-    parts = regroup(batch if batch is not None else everything, micro_batch)
-    total = sum(count for part in parts for _, count in part)
-    loss, direction = 0.0, torch.zeros_like(point)
-    for part in parts:
-        share = sum(count for _, count in part) / total
-        own_loss, own = _one_ascent(objective, point, part, rule)
-        loss += share * own_loss
-        direction.add_(own, alpha=share)
-    return loss, direction
-
-
-def _one_ascent(objective: Objective, point: Tensor, batch: Batch | None, rule: Rule | None) -> tuple[float, Tensor]:
-    loss, gradient = _gradient(objective, point, batch)
-    if rule is None:
-        return loss, gradient
-    ascent = rule.at(point, gradient)
-    return loss, ascent.mix.direction(gradient, _gradient(objective, point + ascent.displacement, batch)[1])
-
-
-def _gradient(objective: Objective, point: Tensor, batch: Batch | None) -> tuple[float, Tensor]:
-    """Mean loss and gradient of one training batch at `point`; None stands for all samples."""
-    objective.move_to(point)
-    if batch is None:
-        return objective.gradient()
-    return objective.gradient_of(batch)
-
-
-def _batches(objective: Objective, batch_size: int | None, seed: int) -> Iterator[Batch | None]:
-    """Training batches without end, reshuffled every pass: pieces of the analysed batches, as many as fill one."""
-    if batch_size is None:
-        while True:
-            yield None
-    generator = torch.Generator().manual_seed(seed)
-    everything: Batch = list(zip(objective.batches, objective.counts, strict=True))
-    pieces = [piece for group in regroup(everything, batch_size) for piece in group]
-    normed = bool(batch_norms(objective.model))
-    if normed:  # a single sample has no statistics of its own
-        pieces = [piece for piece in pieces if piece[1] > 1] or pieces
-    while True:
-        order = torch.randperm(len(pieces), generator=generator).tolist()
-        for batch in regroup([pieces[i] for i in order], batch_size):
-            whole = join(batch) if normed else None
-            yield batch if whole is None else [whole]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from samdiag.remedies import Advice, Prescription
 from samdiag.reports.escape import printable
 from samdiag.reports.evidence import everything_seen, evidence_rows
 from samdiag.reports.numbers import NOT_MEASURED, count, interval, number, seconds
@@ -20,7 +21,7 @@ from samdiag.reports.rows import (
 )
 from samdiag.reports.spectrum import spectrum_model
 from samdiag.reports.words import PRODUCT_WORDS, words_for
-from samdiag.types import VERDICTS_BY_HARM, Advice, CheckpointInfo, Diagnosis, Finding, Measurements, Prescription
+from samdiag.types import VERDICTS_BY_HARM, CheckpointInfo, Diagnosis, Finding, Measurements
 
 SAMPLING_UNKNOWN = "sampling error unknown: a single batch cannot show it"
 SHOWN_SETTINGS = ("variant", "rho", "lr", "momentum", "weight_decay", "batch_size")  # those a verdict depends on

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from samdiag.advice import prescribe
+from samdiag.remedies import Advice, Prescription
 from samdiag.theory.edge import stability_edge
-from samdiag.types import Advice, Measurements, Prescription
+from samdiag.types import Measurements
 from samdiag.verdicts import judge_all
 
 from ..theory.simulate import heavy_ball, usam

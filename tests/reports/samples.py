@@ -7,10 +7,10 @@ import math
 from typing import Any
 
 from samdiag.instruments import SecondOpinion, SelfCheck
+from samdiag.remedies import Advice, Prescription
 from samdiag.types import (
     UNKNOWN,
     VERDICTS_BY_HARM,
-    Advice,
     CheckpointInfo,
     Confidence,
     Diagnosis,
@@ -19,7 +19,6 @@ from samdiag.types import (
     Failure,
     Finding,
     Measurements,
-    Prescription,
     Setting,
     Severity,
     Shadowed,

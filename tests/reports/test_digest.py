@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from samdiag.remedies import Advice
 from samdiag.reports.digest import SAMPLING_UNKNOWN, digest
 from samdiag.reports.escape import printable
 from samdiag.reports.rows import Change, EvidenceRow
 from samdiag.reports.words import VERDICT_WORDS
-from samdiag.types import UNKNOWN, VERDICTS_BY_HARM, Advice, Confidence, Measurements, Severity
+from samdiag.types import UNKNOWN, VERDICTS_BY_HARM, Confidence, Measurements, Severity
 
 from . import samples
 from .samples import HOSTILE, diagnosis, est, measurements
