@@ -26,6 +26,7 @@ from samdiag.types import Estimate
 JACOBIAN_EIGENVALUES = 10  # per end of H+; what lies between is small against both ends
 ZERO_MODE = 1e-5  # of the largest modulus: float32 products resolve no finer; see also `_zero`
 DENSE = 64  # parameters up to which every column of J is computed: two products each
+UNEXPLAINED = 0.5  # of the largest |F| that counts as vanishing: what is left moves the point on, but not far
 ARNOLDI_PRODUCTS = 120  # two spectra of the reference networks
 
 Product = Callable[[Tensor], Tensor]
@@ -161,7 +162,8 @@ def _surviving_gradient(
     """|g − H p|/|g| at x − p, the fixed point of the update that J (`matrix` on the rows of `basis`) predicts.
 
     p solves J p = F with the zero modes left out. A run in a linear trap comes to a saddle with g and g+ vanishing
-    together; at a hallucination g stays.
+    together; at a hallucination g stays. None where the ends of J that are known leave more than UNEXPLAINED of F, or p
+    reaches too far.
 
     Source: theory B1, B3 (D).
     """
@@ -172,6 +174,9 @@ def _surviving_gradient(
         return None
     solved = np.linalg.lstsq(matrix, (basis @ update).cpu().numpy(), rcond=zero / largest)[0]
     p = torch.from_numpy(solved).to(basis) @ basis
+    left = update - torch.from_numpy(matrix @ solved).to(basis) @ basis
+    if float(torch.linalg.vector_norm(left)) > UNEXPLAINED * here.norm * SIGNATURE_RATIO:
+        return None
     if float(torch.linalg.vector_norm(p)) > float(torch.linalg.vector_norm(gap.ascent.displacement)):
         return None  # further than the perturbation itself: no linear prediction reaches there
     objective.move_to(here.x)

@@ -12,6 +12,7 @@ from samdiag.verdicts.foresight import foreseen
 from samdiag.verdicts.reading import (
     is_critical,
     is_hallucination_candidate,
+    keeps_pace,
     lowers_loss,
     run_gradient_ratio,
     run_loss_change,
@@ -70,12 +71,13 @@ def _future(m: Measurements) -> str:
 def judge(m: Measurements) -> Finding | None:
     """`bounce`: the period-2 cycle of normalised SAM along a sharp direction.
 
-    Not where the run, simulated on the local quadratic, leaves a saddle that has a verdict of its own.
+    Not where the run, simulated on the local quadratic, leaves a saddle that has a verdict of its own, and not where the
+    loss goes on falling as it does in plain steps: then the bounce costs nothing.
 
     Source: Bartlett, Long & Bousquet (bouncing across ravines); Long & Bartlett (edge of stability); theory A9.
     """
     ratio = run_gradient_ratio(m).value
-    if not is_bouncing(m) or m.step_size is None or ratio is None:
+    if not is_bouncing(m) or keeps_pace(m) or m.step_size is None or ratio is None:
         return None
     if foreseen(m) == "leaves" and applicable(m) is not None:
         return None

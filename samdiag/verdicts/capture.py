@@ -19,6 +19,7 @@ from samdiag.theory.saddle import (
 from samdiag.types import Direction, Measurements
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.foresight import foreseen, foreseen_slowdown
+from samdiag.verdicts.reading import stands_still
 
 
 class Fate(Enum):
@@ -310,9 +311,14 @@ def _hidden_rate(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> f
 def _is_practically_captured(m: Measurements, slowdown: float) -> bool:
     """Whether what is free, or what an incomplete spectrum leaves open, is too slow to count.
 
-    SGD needs EXITS_NEEDED e-foldings of 1/(eta|lambda_min|) steps each; SAM that many times `slowdown`.
+    SGD needs EXITS_NEEDED e-foldings of 1/(eta|lambda_min|) steps each; SAM that many times `slowdown`. Where SAM is
+    slower than SGD at all and a long trial of the real update went nowhere, it is seen.
     """
-    if slowdown < t.PRACTICAL_CAPTURE or m.lambda_min.value is None:
+    if m.lambda_min.value is None:
+        return False
+    if slowdown >= t.SLOWDOWN and stands_still(m):
+        return True
+    if slowdown < t.PRACTICAL_CAPTURE:
         return False
     if m.step_size is None:
         return True

@@ -25,6 +25,7 @@ def judge(m: Measurements) -> Finding | None:
     """`convergence-floor`: |g| ≤ beta·rho, SAM's next steps gain nothing, and plain gradient steps would.
 
     |g| ≤ beta·rho alone holds near every minimum and is no failure; a bounce and a capture have verdicts of their own.
+    Where error bars leave a capture or a vanishing gradient open, that the run is stuck and why rho must fall is not.
 
     Source: SI (arXiv 2306.09850), constant rho [recalled]; theory D.
     """
@@ -37,7 +38,7 @@ def judge(m: Measurements) -> Finding | None:
         or m.lookahead_loss_sgd is None
         or is_critical(m)
         or is_small_loss(m)
-        or is_hallucination_candidate(m) is not False
+        or is_hallucination_candidate(m)
         or is_bouncing(m)
         or foreseen(m) in ("leaves", "open")
         or read_capture(m).captured

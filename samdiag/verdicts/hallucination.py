@@ -10,6 +10,7 @@ from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.reading import (
     is_hallucinated,
     is_hallucination_candidate,
+    predicts_fixed_point,
     run_loss_change,
     run_update_ratio,
 )
@@ -32,7 +33,7 @@ def read_hallucination(m: Measurements) -> Hallucination | None:
     values = [complex(re, im) for re, im in m.jacobian_eigenvalues]
     zero = m.jacobian_zero or 0.0
     attracting, modes = is_attracting(values, zero, m.step_size, m.momentum, nesterov=m.nesterov)
-    if not is_hallucinated(m) and (attracting or (m.surviving_gradient is not None and m.spectrum_complete)):
+    if not is_hallucinated(m) and (attracting or predicts_fixed_point(m)):
         return None
     live = [v for v in values if abs(v) > zero]
     return Hallucination(
@@ -84,11 +85,16 @@ def finding(m: Measurements, h: Hallucination, verdict: str, severity: Severity,
     return Finding(
         verdict=verdict,
         severity=severity,
-        confidence=_grade(m) if falls or not h.attracting else Confidence.LOW,
+        confidence=_grade(m) if falls or not h.attracting or _surely_survives(m) else Confidence.LOW,
         evidence=evidence,
         message=meaning,
         source=source,
     )
+
+
+def _surely_survives(m: Measurements) -> bool:
+    """Whether the update is exactly zero where the gradient is not: then where x+ lies says nothing."""
+    return run_update_ratio(m).high < t.EXACT_ZERO and (m.surviving_gradient or 0.0) >= t.SURVIVES
 
 
 def _grade(m: Measurements) -> Confidence:

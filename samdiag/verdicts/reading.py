@@ -62,18 +62,28 @@ def is_hallucination_candidate(m: Measurements) -> bool | None:
 def is_hallucinated(m: Measurements) -> bool:
     """The whole signature: the shifted gradient vanishes, and the gradient survives where the update comes to rest.
 
-    With the whole SAM Jacobian known, |∇f| at the fixed point that it predicts decides: in a linear trap g and g+
-    vanish together. Elsewhere the perturbed point must not lie higher (B6): where it does for certain, a run may only
-    be passing a zero of the shifted gradient on its way into a saddle. f(x+) < f(x) is no part of the definition:
-    between two wells of different depth x+ is the shallower one's minimum as often.
+    Where the SAM Jacobian predicts the fixed point, |∇f| there decides: in a linear trap g and g+ vanish together.
+    Elsewhere the perturbed point must not lie higher (B6): where it does for certain, a run may only be passing a zero
+    of the shifted gradient on its way into a saddle. f(x+) < f(x) is no part of the definition: between two wells of
+    different depth x+ is the shallower one's minimum as often, and a ReLU network whose units are all off at x+ has a
+    minimum there in its last bias.
 
     Source: PARK Def. 2.1; theory B3, B4, B6.
     """
     if is_hallucination_candidate(m) is not True:
         return False
-    if m.spectrum_complete and m.surviving_gradient is not None:
-        return m.surviving_gradient >= t.SURVIVES
+    if predicts_fixed_point(m):
+        return (m.surviving_gradient or 0.0) >= t.SURVIVES
     return run_loss_change(m).low <= 0
+
+
+def predicts_fixed_point(m: Measurements) -> bool:
+    """Whether the SAM Jacobian says where the update comes to rest: all of it is known, or the update is zero here.
+
+    Source: theory B3.
+    """
+    exact = m.spectrum_complete or run_update_ratio(m).high < t.EXACT_ZERO
+    return m.surviving_gradient is not None and exact
 
 
 def progress(m: Measurements) -> float | None:
@@ -88,6 +98,26 @@ def progress(m: Measurements) -> float | None:
         return 0.0
     per_step = (m.loss.value - m.lookahead_loss) / m.lookahead_steps
     return per_step * t.HORIZON / left
+
+
+def keeps_pace(m: Measurements) -> bool:
+    """Whether the next steps take off PROGRESS of the remaining loss within HORIZON, and KEPT_FRACTION of what plain
+    steps would.
+    """
+    share = progress(m)
+    if share is None or m.lookahead_loss_sgd is None or m.loss.value is None or m.lookahead_loss is None:
+        return False
+    gain, plain = m.loss.value - m.lookahead_loss, m.loss.value - m.lookahead_loss_sgd
+    return share - _noise_share(m) >= t.PROGRESS and gain >= t.KEPT_FRACTION * plain
+
+
+def stands_still(m: Measurements) -> bool:
+    """Whether a trial of LONG_TRIAL real steps or more made no progress worth the name; False where none was so long.
+
+    Shorter ones, and the few noiseless steps of a full-batch run, cannot see an escape that grows exponentially.
+    """
+    share = progress(m)
+    return share is not None and m.lookahead_steps >= t.LONG_TRIAL and share + _noise_share(m) < t.PROGRESS
 
 
 def lowers_loss(m: Measurements) -> bool | None:

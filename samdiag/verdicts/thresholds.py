@@ -24,6 +24,7 @@ HORIZON = (
     1000  # steps over which progress and escape are weighed: runs that leave do so in hundreds (theory E: 2000 in all)
 )
 PROGRESS = 0.1  # share of the remaining loss that must fall within HORIZON for a point to count as still moving
+LONG_TRIAL = 100  # steps of the real update: twenty e-foldings of a saddle that SGD leaves in 25 steps (EXITS_NEEDED)
 SMALL_LOSS = 1e-6  # above a known lower bound: nothing is left to gain
 EXITS_NEEDED = (
     5.0  # e-foldings that SGD needs to leave a saddle from an offset of 1 % of the exit distance (ln 100 ≈ 4.6)
