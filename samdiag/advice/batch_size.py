@@ -25,6 +25,37 @@ def silence(situation: Situation, reason: str) -> Advice:
     )
 
 
+def largest(situation: Situation) -> float:
+    """The largest ascent batch whose noise keeps half of SGD's escape rate at the present rho; infinite: every one.
+
+    Needs a negative direction and known noise, and a variant that normalises.
+
+    Source: theory D2.
+    """
+    m, bottom = situation.m, situation.bottom
+    assert bottom is not None
+    return freeing_batch_size(
+        m.noise_trace.value or 0.0,
+        m.rho,
+        bottom.eigenvalue.value or 0.0,
+        bottom.offset,
+        weight_decay=m.weight_decay,
+        population=m.population,
+    )
+
+
+def freeing_ascent_batch(situation: Situation) -> int | None:
+    """The largest ascent batch worth prescribing, below the present one; None where none frees, or it is not known."""
+    m = situation.m
+    normalised = m.variant in ("sam", "gsam")
+    if situation.bottom is None or not normalised or not (m.noise_trace.value or 0.0) > 0:
+        return None
+    limit, present = largest(situation), situation.ascent_batch
+    if not MIN_BATCH <= limit < (present if present is not None else math.inf):
+        return None
+    return math.floor(limit)
+
+
 def free(situation: Situation) -> Advice:
     """The largest batch whose noise keeps half of SGD's escape rate, or why there is none.
 
@@ -50,10 +81,7 @@ def free(situation: Situation) -> Advice:
         return silence(situation, "the gradient noise is unknown: a single batch was analysed")
     if m.noise_trace.value <= 0:
         return silence(situation, "the gradients of all batches agree: there is no noise to free the saddle")
-    lam = situation.bottom.eigenvalue.value or 0.0
-    limit = freeing_batch_size(
-        m.noise_trace.value, m.rho, lam, situation.bottom.offset, weight_decay=m.weight_decay, population=m.population
-    )
+    limit = largest(situation)
     if limit < 1:
         return silence(
             situation, f"even a single sample's noise is too weak at this rho (B ≤ {limit:.2g} would be needed)"

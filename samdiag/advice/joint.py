@@ -1,20 +1,17 @@
-"""rho, gamma and B together: keep rho if a batch size makes it safe, else shrink it; then momentum; then the escape
-time.
-"""
+"""The prescription for a verdict: settings that go together, and the schedule that carries them out."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
-from samdiag.advice import batch_size, momentum, rho
+from samdiag.advice import batch_size, decays, learning_rate, leaving, missing, momentum, moving_away, rho
+from samdiag.advice.escape import MAX_STEPS, has_start, steps_to_leave
+from samdiag.advice.leaving import Way
 from samdiag.advice.situation import Situation
-from samdiag.remedies import Advice, Prescription
-from samdiag.theory.diffusion import escape_steps, step_noise
+from samdiag.remedies import Advice, Phase, Prescription, Schedule
 from samdiag.theory.edge import stability_edge
-from samdiag.theory.saddle import shifted_eigenvalue
 from samdiag.types import Finding, Measurements
 
-MAX_STEPS = 100_000  # an escape predicted to take longer than this is no escape (theory D6: N_escape > N)
 REDIAGNOSE = "diagnose again after any change: leaving one trap can lead into another (docs/theory.md B7)"
 AFTERWARDS = "this rho is for leaving: what keeps the saddle away afterwards may be larger"
 UNDECIDED = "the measurement decides nothing here; see the finding"
@@ -35,17 +32,16 @@ def prescribe(m: Measurements, findings: tuple[Finding, ...]) -> Prescription:
     if verdict == "unstable":
         return _stabilise(situation)
     if verdict == "convergence-floor":
-        why = "the floor lambda_max·rho is proportional to rho: decay rho towards 0 to go on"
-        return _only_rho(situation, rho.decay(situation, "convergence floor", why))
+        why = "the floor lambda_max·rho is proportional to rho: decay rho to go on"
+        p = _only_rho(situation, rho.decay(situation, "convergence floor", why))
+        return replace(p, schedule=decays.of_floor(situation))
     if verdict == "bounce":
         why = "the bounce's size is proportional to rho: decay rho to come closer"
-        return _only_rho(situation, rho.decay(situation, "edge of stability", why))
+        chosen, others = decays.of_bounce(situation)
+        p = _only_rho(situation, rho.decay(situation, "edge of stability", why))
+        return replace(p, schedule=chosen, alternatives=others)
     if verdict == "undecided":
-        return Prescription(
-            rho=rho.silence(situation, UNDECIDED),
-            momentum=momentum.silence(situation, UNDECIDED),
-            batch_size=batch_size.silence(situation, UNDECIDED),
-        )
+        return _silent(situation, UNDECIDED, missing=missing.for_decision(situation))
     return _only_rho(situation, rho.keep(situation, "no failure found: keep it"))
 
 
@@ -56,46 +52,104 @@ def _only_rho(situation: Situation, advice: Advice) -> Prescription:
     )
 
 
+def _silent(situation: Situation, reason: str, *, missing: tuple[str, ...] = ()) -> Prescription:
+    return Prescription(
+        rho=rho.silence(situation, reason),
+        momentum=momentum.silence(situation, reason),
+        batch_size=batch_size.silence(situation, reason),
+        missing=missing,
+    )
+
+
 def _leave_hallucination(situation: Situation) -> Prescription:
     """Every bound of D1 at once: 0.9 s* alone left the hallucination and fell into the saddle trap (B7)."""
     shrunk = rho.shrink(situation, "to leave the hallucination")
     keep = "rho is what made the hallucination"
+    chosen, others = moving_away.schedules(situation, shrunk)
     return Prescription(
         rho=shrunk,
         momentum=momentum.keep(situation, keep),
         batch_size=batch_size.keep(situation, keep),
         notes=(REDIAGNOSE, "a warm start with plain gradient descent is not a cure in itself (docs/theory.md B7)"),
+        schedule=chosen,
+        alternatives=others,
+        missing=missing.for_hallucination(situation) if chosen is None else (),
     )
 
 
 def _stabilise(situation: Situation) -> Prescription:
-    m = situation.m
     if situation.beyond_edge:
-        edge = stability_edge(m.momentum, nesterov=m.nesterov) / (1.0 - m.dampening)
-        limit = edge / max((m.lambda_max.value or 0.0) + m.weight_decay, 1e-300)
-        reason = f"the learning rate is beyond the edge of stability whatever rho is: lower it below {limit:.3g}"
-        return Prescription(
-            rho=rho.silence(situation, reason),
-            momentum=momentum.silence(situation, reason),
-            batch_size=batch_size.silence(situation, reason),
-            notes=(REDIAGNOSE,),
-        )
-    return _only_rho(situation, rho.shrink(situation, "to come back below the edge"))
+        return _below_edge(situation)
+    p = _only_rho(situation, rho.shrink(situation, "to come back below the edge"))
+    new = p.rho.recommended
+    if new is None or new >= situation.m.rho:
+        return p
+    chosen = Schedule(
+        kind="constant",
+        phases=(Phase(steps=None, rho=new),),
+        effect=f"rho {new:.3g} brings lambda(1 + rho·lambda) below the edge of stability at the present lr",
+        risk=REDIAGNOSE,
+        source="docs/theory.md A1, D1",
+    )
+    return replace(p, schedule=chosen, alternatives=_lower_lr(situation))
+
+
+def _below_edge(situation: Situation) -> Prescription:
+    """A lower learning rate, before anything can be said of the rest."""
+    m = situation.m
+    edge = stability_edge(m.momentum, nesterov=m.nesterov) / (1.0 - m.dampening)
+    limit = edge / max((m.lambda_max.value or 0.0) + m.weight_decay, 1e-300)
+    reason = f"the learning rate is beyond the edge of stability whatever rho is: lower it below {limit:.3g}"
+    lower = _lower_lr(situation)
+    return replace(
+        _silent(situation, reason),
+        notes=(REDIAGNOSE,),
+        lr=learning_rate.below_edge(situation),
+        schedule=lower[0] if lower else None,
+    )
+
+
+def _lower_lr(situation: Situation) -> tuple[Schedule, ...]:
+    advice = learning_rate.below_edge(situation)
+    if advice is None or advice.recommended is None:
+        return ()
+    return (
+        Schedule(
+            kind="lower-lr",
+            phases=(Phase(steps=None, rho=situation.m.rho, lr=advice.recommended),),
+            effect=f"lr {advice.recommended:.3g} is stable at the present rho: {advice.reason}",
+            risk=f"a lower learning rate can make traps of saddles (docs/theory.md A6): {REDIAGNOSE}",
+            source=advice.source,
+        ),
+    )
 
 
 def _leave_saddle(situation: Situation) -> Prescription:
+    if situation.beyond_edge:
+        return _below_edge(situation)
+    if situation.bottom is None:
+        reason = "no negative eigenvalue beyond its error"
+        return _silent(situation, reason, missing=missing.for_saddle(situation))
+    p = _left_at(situation)
+    if p.schedule is None and situation.m.lr is not None and p.missing:
+        usable = learning_rate.usable(situation)
+        faster = _left_at(learning_rate.at_lr(situation, usable.recommended)) if usable and usable.recommended else p
+        if usable is not None and faster.schedule is not None:
+            return replace(faster, lr=usable, schedule=_with_lr(faster.schedule, usable), alternatives=(), missing=())
+    raised = learning_rate.release(situation)
+    needed = p.schedule is not None and any(phase.lr is not None for phase in p.schedule.phases)
+    return replace(p, lr=raised if needed else None)
+
+
+def _with_lr(schedule: Schedule, advice: Advice) -> Schedule:
+    """The same phases at that learning rate."""
+    phases = tuple(replace(p, lr=p.lr or advice.recommended) for p in schedule.phases)
+    return replace(schedule, phases=phases, effect=f"with lr {advice.recommended:.3g}: {schedule.effect}")
+
+
+def _left_at(situation: Situation) -> Prescription:
+    """The joint prescription of D5 at this learning rate, with its schedule."""
     m = situation.m
-    if situation.bottom is None or situation.beyond_edge:
-        reason = (
-            "the learning rate is beyond the edge of stability: lower it first"
-            if situation.beyond_edge
-            else "no negative eigenvalue beyond its error"
-        )
-        return Prescription(
-            rho=rho.silence(situation, reason),
-            momentum=momentum.silence(situation, reason),
-            batch_size=batch_size.silence(situation, reason),
-        )
     size = batch_size.free(situation)
     if size.recommended is not None and size.binding is not None:
         scale = situation.scale_at(size.recommended)
@@ -107,52 +161,51 @@ def _leave_saddle(situation: Situation) -> Prescription:
 
 
 def _finish(situation: Situation, radius_advice: Advice, size: Advice, scale: float) -> Prescription:
-    """Momentum for the new rho and B, and the escape time they predict; `scale` is what divides rho under them."""
+    """Momentum for the new rho and B, the escape time they predict, the schedule; `scale` divides rho under them."""
     m = situation.m
-    assert situation.bottom is not None
     if radius_advice.recommended is None or scale <= 0:
         reason = "nothing to speed up while the saddle captures"
-        return Prescription(rho=radius_advice, momentum=momentum.silence(situation, reason), batch_size=size)
+        return _scheduled(
+            situation,
+            Prescription(rho=radius_advice, momentum=momentum.silence(situation, reason), batch_size=size),
+            None,
+        )
     radius = radius_advice.recommended / scale
-    new_size = size.recommended if size.binding is not None and m.micro_batch is None else None
+    ascent = int(size.recommended) if size.recommended is not None and size.binding is not None else None
+    new_size = float(ascent) if ascent is not None and m.micro_batch is None else None
     chosen = new_size if new_size is not None else (float(m.batch_size) if m.batch_size else None)  # of the descent
     speed = momentum.match(situation, radius=radius, batch_size=chosen)
-    steps, note = _predicted_steps(situation, radius, speed, chosen)
-    return Prescription(
+    gamma = speed.recommended if speed.recommended is not None else m.momentum
+    way = Way(rho=radius_advice.recommended, momentum=gamma, radius=radius, batch=chosen, ascent=ascent)
+    steps, note = _predicted_steps(situation, way)
+    p = Prescription(
         rho=radius_advice, momentum=speed, batch_size=size, escape_steps=steps, notes=(*note, AFTERWARDS, REDIAGNOSE)
     )
+    return _scheduled(situation, p, way)
 
 
-def _predicted_steps(
-    situation: Situation, radius: float, speed: Advice, batch: float | None
-) -> tuple[float | None, tuple[str, ...]]:
-    """N_escape under the new settings, or why it cannot be given; `batch` is the descent's, whose noise it is.
+def _scheduled(situation: Situation, p: Prescription, way: Way | None) -> Prescription:
+    chosen, others = leaving.schedules(situation, p, way)
+    lacking: tuple[str, ...] = ()
+    if chosen is None:
+        lacking = missing.for_saddle(situation) or (
+            f"time: not even plain steps leave within {MAX_STEPS} at this learning rate",
+        )
+    return replace(p, schedule=chosen, alternatives=others, missing=lacking)
+
+
+def _predicted_steps(situation: Situation, way: Way) -> tuple[float | None, tuple[str, ...]]:
+    """N_escape under the new settings, or why it cannot be given.
 
     Source: theory D4.
     """
-    m, bottom = situation.m, situation.bottom
-    assert bottom is not None
-    if m.step_size is None:
+    if situation.m.step_size is None:
         return None, ("escape time not predicted: the learning rate is not known",)
-    lam = bottom.eigenvalue.value or 0.0
-    gamma = speed.recommended if speed.recommended is not None else m.momentum
-    noise = 0.0
-    if batch is not None and bottom.noise is not None:
-        noise = step_noise(bottom.noise, batch, radius, lam)
-    steps = escape_steps(
-        offset=abs(bottom.offset / lam),
-        noise=noise,
-        exit_distance=situation.gradient_at(batch) / abs(lam),
-        mu=shifted_eigenvalue(lam, radius, m.weight_decay),
-        lr=m.step_size,
-        momentum=gamma,
-        nesterov=m.nesterov,
-        max_steps=MAX_STEPS,
-    )
+    steps = steps_to_leave(situation, radius=way.radius, momentum=way.momentum, batch=way.batch)
     if steps == 0:
         return None, ("the escape direction already carries all of the gradient: it leaves at once",)
     if steps is not None:
         return float(steps), ()
-    if noise == 0 and math.isclose(bottom.offset, 0.0, abs_tol=1e-12):
+    if not has_start(situation, way.batch):
         return None, ("escape time not predicted: neither noise nor an offset along the escape direction",)
     return None, (f"no escape predicted within {MAX_STEPS} steps",)

@@ -7,7 +7,7 @@ from samdiag.remedies import Advice
 
 SOURCE = "docs/theory.md D1"
 OFF = 0.01  # of the present rho: below this SAM is hardly SAM any more
-DECAY = 0.5  # the bounce's and the floor's size are proportional to rho: halving it halves them
+DECAY = 0.1  # of rho and with it of the bounce or the floor: an order of magnitude, then a new look
 
 
 def keep(situation: Situation, reason: str) -> Advice:
@@ -55,7 +55,7 @@ def shrink(situation: Situation, why: str) -> Advice:
 
 
 def decay(situation: Situation, binding: str, reason: str) -> Advice:
-    """Half of the present rho, as the first step of a decay."""
+    """Where the decay of rho ends: DECAY of the present one."""
     m = situation.m
     return Advice(
         current=m.rho, recommended=DECAY * m.rho, interval=(0.0, m.rho), binding=binding, reason=reason, source=SOURCE

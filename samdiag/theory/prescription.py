@@ -1,16 +1,17 @@
-"""Bounds on rho, the batch size and momentum that free a captured saddle."""
+"""Bounds on rho, the batch size, momentum and the learning rate; how fast a radius may decay."""
 
 from __future__ import annotations
 
 import math
 
-from samdiag.theory.edge import stability_edge
-from samdiag.theory.saddle import escape_factor, without_replacement
+from samdiag.theory.edge import largest_multiplier, stability_edge
+from samdiag.theory.saddle import escape_factor, shifted_eigenvalue, without_replacement
 
 KEPT_FRACTION = 0.5  # kappa: share of SGD's escape rate that a setting must keep (theory D1 default)
 RIDGE_MARGIN = 0.9  # rho ≤ 0.9 s*: room for the ridge's own error (theory D1)
 MAX_MOMENTUM = 0.99  # cap of theory D3
 NOISE_TEMPERATURE_FACTOR = 4.0  # eta/(B(1−gamma)) may grow by at most this (theory D3)
+DECAY_PACE = 5.0  # times slower than what follows it relaxes: it lags behind by 1/(1 − 1/5), a quarter
 
 
 def saddle_rho(
@@ -115,3 +116,48 @@ def noise_momentum_cap(momentum: float, batch_ratio: float = 1.0) -> float:
     Source: theory D3.
     """
     return max(0.0, min(MAX_MOMENTUM, 1.0 - (1.0 - momentum) / (NOISE_TEMPERATURE_FACTOR * batch_ratio)))
+
+
+def edge_lr(
+    lam: float, momentum: float, radius: float = 0.0, weight_decay: float = 0.0, *, nesterov: bool = False
+) -> float:
+    """Step size at the edge of stability along curvature lam: 2(1+gamma)/mu, mu = lam(1 + rho_eff·lam) + wd.
+
+    Nesterov 2(1+gamma)/(1+2gamma) in place of 2(1+gamma). radius = 0 gives plain gradient descent's edge, beyond which
+    every variant is thrown away. Infinite for mu ≤ 0, 0 for an infinite radius. PyTorch's lr is that over
+    1 − dampening.
+
+    Source: theory A1; A9 for SAM's own.
+    """
+    mu = shifted_eigenvalue(lam, radius, weight_decay)
+    return stability_edge(momentum, nesterov=nesterov) / mu if mu > 0 else math.inf
+
+
+def releasing_lr(lam_negative: float, lam_max: float, momentum: float, *, nesterov: bool = False) -> float:
+    """Step size above which the bounce along lam_max no longer captures lam_j: |lam_j|·2(1+gamma)/(lam_max² +
+    |lam_j|lam_max).
+
+    The share |lam_j|/(lam_max + |lam_j|) of the edge of stability; the condition of `saddle.captured_while_bouncing`
+    solved for eta. Infinite without a positive lam_max: there is no bounce.
+
+    Source: theory A6.
+    """
+    if lam_max <= 0:
+        return math.inf
+    size = abs(lam_negative)
+    return stability_edge(momentum, nesterov=nesterov) / lam_max * size / (lam_max + size)
+
+
+def decay_steps(share: float, lam: float, lr: float, momentum: float, *, nesterov: bool = False) -> float:
+    """Steps in which rho may fall geometrically to `share` of itself while a mode of curvature lam follows.
+
+    DECAY_PACE·ln(1/share)/ln(1/|r+|), r+ the mode's larger multiplier: rho falls DECAY_PACE times more slowly than the
+    mode relaxes, so that the mode, which settles in proportion to rho, is about a quarter larger than there. Infinite
+    where it does not relax.
+
+    Source: (D) x' = −a(x − c·rho), rho = exp(−bt): x/(c·rho) → a/(a − b); multipliers of theory A1.
+    """
+    multiplier = largest_multiplier(lam, lr, momentum, nesterov=nesterov)
+    if not 0 < multiplier < 1:
+        return 1.0 if multiplier == 0 else math.inf
+    return DECAY_PACE * math.log(1.0 / share) / -math.log(multiplier)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samdiag.remedies import Phase
 from samdiag.types import Confidence, Direction, Finding, Measurements, Severity
 
 from ..verdicts.samples import est, measurements
@@ -92,10 +94,46 @@ class World:
                 break
         return first
 
+    def follow(self, phases: Sequence[Phase], *, distance: float, steps: int, seed: int, runs: int = 40) -> Followed:
+        """`runs` runs from the saddle under a schedule, m-SAM where it says so."""
+        rng = np.random.default_rng(seed)
+        bottom = int(np.argmin(self.lam))
+        x, v = np.zeros((runs, self.lam.size)), np.zeros((runs, self.lam.size))
+        first = np.full(runs, math.inf)
+        for step in range(steps):
+            phase, k = phase_at(phases, step)
+            rho, batch = phase.rho_at(k), phase.batch_size or self.batch
+            parts = batch // phase.micro_batch if phase.micro_batch else 1
+            n = np.sqrt(self.noise * parts / batch) * rng.standard_normal((parts, *x.shape))
+            g = self.lam * x + n
+            e = rho * g / np.sqrt((g * g).sum(axis=-1, keepdims=True))
+            gamma = self.momentum if phase.momentum is None else phase.momentum
+            v = gamma * v + (self.lam * (x + e) + n).mean(axis=0)
+            x = x - (self.lr if phase.lr is None else phase.lr) * v
+            first = np.where(np.isinf(first) & (np.abs(x[:, bottom]) >= distance), step + 1, first)
+        return Followed(exits=first, ends=np.abs(x[:, bottom]))
 
-def captured_world(rng: np.random.Generator) -> World:
-    """A saddle of 6 to 50 dimensions whose every negative direction is held, by a factor of 2 to 4."""
-    lam, noise = _landscape(rng)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What became of the runs: first step at the exit distance (inf: never), and where they are at the end."""
+
+    exits: Array
+    ends: Array
+
+
+def phase_at(phases: Sequence[Phase], step: int) -> tuple[Phase, int]:
+    """The phase of update `step` = 0, 1, … and the update's number in it."""
+    for phase in phases:
+        if phase.steps is None or step < phase.steps:
+            return phase, step
+        step -= phase.steps
+    raise AssertionError("the schedule ended")
+
+
+def captured_world(rng: np.random.Generator, dim: int | None = None) -> World:
+    """A saddle of 6 to 50 dimensions (or `dim`) whose every negative direction is held, by a factor of 2 to 4."""
+    lam, noise = _landscape(rng, dim)
     return _world(rng, lam, noise, float(rng.uniform(2.0, 4.0)) / float(np.abs(lam[lam < 0]).min()))
 
 
@@ -105,8 +143,8 @@ def slowed_world(rng: np.random.Generator) -> World:
     return _world(rng, lam, noise, float(rng.uniform(0.6, 0.95)) / float(np.abs(lam.min())))
 
 
-def _landscape(rng: np.random.Generator) -> tuple[Array, Array]:
-    dim = int(rng.integers(6, 51))
+def _landscape(rng: np.random.Generator, dim: int | None = None) -> tuple[Array, Array]:
+    dim = int(rng.integers(6, 51)) if dim is None else dim
     index = int(rng.integers(1, max(2, dim // 4)))
     lam = np.concatenate([-rng.uniform(0.7, 2.0, index), rng.uniform(0.05, 2.5, dim - index)])
     return lam, rng.uniform(0.5, 2.0, dim)

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from samdiag.advice import prescribe
-from samdiag.remedies import Advice, Prescription
+from samdiag.remedies import Advice, Prescription, Schedule
 from samdiag.theory.edge import stability_edge
-from samdiag.types import Measurements
+from samdiag.types import VERDICTS_BY_HARM, Measurements
 from samdiag.verdicts import judge_all
 
 from ..theory.simulate import heavy_ball, usam
@@ -53,12 +54,42 @@ def check(p: Prescription, m: Measurements) -> None:
     if p.momentum.recommended is not None:
         assert m.momentum <= p.momentum.recommended < 1
     assert p.escape_steps is None or p.escape_steps >= 0
+    for schedule in (p.schedule, *p.alternatives):
+        if schedule is not None:
+            check_schedule(schedule, m)
+    assert p.schedule is not None or not p.alternatives
+    assert not (p.schedule is not None and p.missing)
+
+
+def check_schedule(schedule: Schedule, m: Measurements) -> None:
+    assert schedule.effect
+    assert schedule.risk
+    assert schedule.source
+    assert schedule.steps is None or schedule.steps >= 0
+    assert [phase.steps is None for phase in schedule.phases] == [False] * (len(schedule.phases) - 1) + [True]
+    for phase in schedule.phases:
+        assert phase.steps is None or phase.steps >= 1
+        assert 0 <= phase.rho <= m.rho
+        assert phase.rho_end is None or 0 < phase.rho_end <= phase.rho
+        assert phase.lr is None or 0 < phase.lr < math.inf
+        assert phase.momentum is None or 0 <= phase.momentum < 1
+        assert phase.batch_size is None or phase.batch_size >= 1
+        assert phase.micro_batch is None or phase.micro_batch >= 1
 
 
 @QUICK
 @given(reachable())
 def test_prescribe_answers_whatever_can_be_measured(m: Measurements) -> None:
     check(advise(m), m)
+
+
+@QUICK
+@given(reachable(), st.sampled_from(VERDICTS_BY_HARM))
+def test_prescribe_answers_whatever_the_verdict(m: Measurements, verdict: str) -> None:
+    p = prescribe(m, said(verdict))
+    check(p, m)
+    if verdict in ("saddle-attraction", "saddle-slowdown", "hallucinated-minimizer", "hallucinated-point", "undecided"):
+        assert (p.schedule is None) == bool(p.missing)
 
 
 @pytest.mark.parametrize("build", [measurements, minimum, hallucinated, bouncing])

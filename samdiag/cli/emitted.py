@@ -1,0 +1,76 @@
+"""`--emit FILE`: where the settings may be written, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samdiag.cli.streams import WRITE_TODO
+from samdiag.errors import CannotDecide, UsageError
+from samdiag.reports.escape import printable
+
+if TYPE_CHECKING:
+    from samdiag.types import Diagnosis
+
+
+def check_target(path: Path, checkpoints: list[str]) -> None:
+    """Nothing, where FILE can be written for these checkpoints. A file of another origin is never written over.
+
+    Raises:
+        UsageError: several checkpoints, an unknown suffix, a checkpoint or a foreign file in the place, or no access.
+    """
+    from samdiag.reports.recipes import check_suffix, is_recipe
+
+    if len(checkpoints) != 1:
+        raise UsageError(f"--emit with {len(checkpoints)} checkpoints", "inspect one checkpoint at a time with --emit")
+    check_suffix(path.suffix.lower())
+    shown = printable(path)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write {shown}", "give --emit a file in a folder that exists and is writable")
+    if not path.exists() and not path.is_symlink():
+        return
+    try:
+        own = path.is_file() and is_recipe(path.read_text(encoding="utf-8"), path.suffix.lower())
+    except (OSError, UnicodeDecodeError):
+        own = False
+    if not own:
+        raise UsageError(f"{shown} exists and was not written by --emit", "give another name, or remove the file first")
+
+
+def write_settings(path: Path, diagnosis: Diagnosis) -> None:
+    """Writes the prescription of `diagnosis` to FILE, in the format of its suffix."""
+    from samdiag.reports.recipes import render
+
+    write_whole(path, render(diagnosis, path.suffix.lower()))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `text` beside FILE and moves it into place, so that a reader sees the old file or the new one.
+
+    Raises:
+        CannotDecide: it cannot be written, e.g. because the disk is full.
+    """
+    beside = ""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as stream:
+            beside = stream.name
+            stream.write(text)
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        what = f"the settings could not be written to {printable(path)}: {error.strerror or error}"
+        raise CannotDecide(what, WRITE_TODO.replace("--output", "--emit")) from error
+
+
+def _umask() -> int:
+    """The process's mask for new files; a temporary file is private otherwise."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
