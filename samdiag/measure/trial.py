@@ -37,7 +37,13 @@ class Trial:
 
 
 def run_trial(
-    objective: Objective, x: Tensor, rule: Rule | None, settings: MeasureSettings, *, batch_size: int | None
+    objective: Objective,
+    x: Tensor,
+    rule: Rule | None,
+    settings: MeasureSettings,
+    *,
+    batch_size: int | None,
+    steps: int | None = None,
 ) -> Trial:
     """v ← gamma·v + (1 − d)(F_b + wd·x), x ← x − eta·v from v = 0, on batches as in training.
 
@@ -53,12 +59,14 @@ def run_trial(
         rule: SAM's ascent; None for plain gradients.
         settings: lr, momentum (with Nesterov and dampening as in torch.optim.SGD), weight decay, micro-batch, seed.
         batch_size: of training; None: every step sees all samples.
+        steps: length of the run; None: SHORT with full batches, else as many as PASSES allow.
 
     Source: SAM as Foret et al., algorithm 1, with the momentum of PyTorch's SGD.
     """
     update = Update.configured(settings, rule, batch_size)
     whole = batch_size is None
-    steps = SHORT if batch_size is None else _num_steps(objective.num_samples, batch_size)
+    if steps is None:
+        steps = SHORT if batch_size is None else _num_steps(objective.num_samples, batch_size)
     walk = Walk(objective, x, seed=settings.seed, velocity=torch.zeros_like(x))
     losses: list[tuple[int, float]] = []
     every = 1 if whole else max(steps // POINTS, 1)
@@ -71,7 +79,7 @@ def run_trial(
                 elif step % every == 0:
                     objective.move_to(walk.point)
                     losses.append((step, objective.loss()))
-            return _trend(losses, steps)
+            return _trend(losses, steps, smooth=whole)
     finally:
         objective.move_to(x)
 
@@ -80,12 +88,29 @@ def _num_steps(samples: int, batch_size: int) -> int:
     return max(SHORT, min(LONG, PASSES * samples // batch_size))
 
 
-def _trend(losses: list[tuple[int, float]], steps: int) -> Trial:
-    """The slope between the thirds times the steps, with the standard error that the points' scatter gives it."""
+def _trend(losses: list[tuple[int, float]], steps: int, *, smooth: bool) -> Trial:
+    """The slope between the thirds times the steps, with the standard error that the points' scatter gives it.
+
+    `smooth`: every step's loss is there and nothing is random; the scatter is then that about a straight line in each
+    third, so that a steady fall is no noise.
+    """
     middle = [v for s, v in losses if steps / 3 < s <= 2 * steps / 3]
     last = [v for s, v in losses if s > 2 * steps / 3]
     end = 3.0 * (statistics.fmean(last) - statistics.fmean(middle))
     if not math.isfinite(end):
         return Trial(change=math.inf, error=0.0, steps=steps)
-    scatter = statistics.variance(last) / len(last) + statistics.variance(middle) / len(middle)
+    try:
+        scatter = sum(_variance(third, about_line=smooth) / len(third) for third in (middle, last))
+    except OverflowError:  # too large to be squared: it rises, or falls, without end
+        return Trial(change=math.inf if end > 0 else end, error=0.0, steps=steps)
     return Trial(change=end, error=3.0 * math.sqrt(scatter), steps=steps)
+
+
+def _variance(values: list[float], *, about_line: bool) -> float:
+    """Variance of evenly spaced values about their mean, or about the straight line through them."""
+    if not about_line:
+        return statistics.variance(values)
+    places = list(range(len(values)))
+    slope, intercept = statistics.linear_regression(places, values)
+    left = (v - intercept - slope * i for i, v in zip(places, values, strict=True))
+    return sum(d * d for d in left) / (len(values) - 2)

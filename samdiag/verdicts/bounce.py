@@ -71,8 +71,8 @@ def _future(m: Measurements) -> str:
 def judge(m: Measurements) -> Finding | None:
     """`bounce`: the period-2 cycle of normalised SAM along a sharp direction.
 
-    Not where the run, simulated on the local quadratic, leaves a saddle that has a verdict of its own, and not where the
-    loss goes on falling as it does in plain steps: then the bounce costs nothing.
+    Not where the run, simulated on the local quadratic, leaves a saddle that has a verdict of its own, and not where
+    the loss goes on falling as it does in plain steps: then the bounce costs nothing.
 
     Source: Bartlett, Long & Bousquet (bouncing across ravines); Long & Bartlett (edge of stability); theory A9.
     """

@@ -19,7 +19,7 @@ from samdiag.theory.saddle import (
 from samdiag.types import Direction, Measurements
 from samdiag.verdicts import thresholds as t
 from samdiag.verdicts.foresight import foreseen, foreseen_slowdown
-from samdiag.verdicts.reading import stands_still
+from samdiag.verdicts.reading import is_seen_stuck, stands_still
 
 
 class Fate(Enum):
@@ -62,6 +62,7 @@ class Capture:
             infinite when captured with a complete spectrum, None without negative directions.
         binding: the captured direction that would be freed last, i.e. of smallest magnitude.
         by_forecast: the linear tests alone would not have said so.
+        by_trial: nor would they; a long trial of the real update says that nothing leaves.
     """
 
     negatives: tuple[NegativeDirection, ...]
@@ -71,13 +72,14 @@ class Capture:
     slowdown: float | None
     binding: NegativeDirection | None
     by_forecast: bool = False
+    by_trial: bool = False
 
 
 def read_capture(m: Measurements) -> Capture:
     """The fate of every negative direction, and of all of them together.
 
     Where the run was simulated on the local quadratic, its outcome settles what the linear tests leave open, and
-    overrules a capture that it leaves.
+    overrules a capture that it leaves. A long trial of the real update that goes nowhere settles it too.
 
     Source: theory A2 (smallest magnitude binds), A4 (graded), A5 (|g| test), A6 (bounce), A8 (momentum).
     """
@@ -98,11 +100,15 @@ def read_capture(m: Measurements) -> Capture:
         slowdown = _slowdown(m, negatives)
     practically = _is_practically_captured(m, slowdown)
     held = all_captured and not leaves and (m.spectrum_complete or practically)
+    tried = (
+        not leaves and Fate.FREE not in fates and not held and is_seen_stuck(m) and _is_telling(m, t.PRACTICAL_CAPTURE)
+    )
     return Capture(
         negatives=negatives,
         sign_uncertain=uncertain,
-        captured=held or (stays and practically),
-        decided=all_captured or (Fate.FREE in fates and _is_graded(m, negatives, slowdown)),
+        captured=held or tried or (stays and practically),
+        decided=all_captured or tried or (Fate.FREE in fates and _is_graded(m, negatives, slowdown)),
+        by_trial=tried,
         by_forecast=any(n.settled for n in negatives) or (all_captured and leaves) or (stays and not all_captured),
         slowdown=slowdown,
         binding=min(
@@ -311,16 +317,26 @@ def _hidden_rate(m: Measurements, negatives: tuple[NegativeDirection, ...]) -> f
 def _is_practically_captured(m: Measurements, slowdown: float) -> bool:
     """Whether what is free, or what an incomplete spectrum leaves open, is too slow to count.
 
-    SGD needs EXITS_NEEDED e-foldings of 1/(eta|lambda_min|) steps each; SAM that many times `slowdown`. Where SAM is
-    slower than SGD at all and a long trial of the real update went nowhere, it is seen.
+    A trial of the real update that went nowhere, long enough for the fastest escape that may be hidden, has seen it.
     """
-    if m.lambda_min.value is None:
+    if m.lambda_min.value is None or slowdown < t.SLOWDOWN:
         return False
-    if slowdown >= t.SLOWDOWN and stands_still(m):
+    if stands_still(m) and _is_telling(m, slowdown):
         return True
-    if slowdown < t.PRACTICAL_CAPTURE:
-        return False
+    return slowdown >= t.PRACTICAL_CAPTURE and _steps_to_leave(m, slowdown) >= t.HORIZON
+
+
+def _steps_to_leave(m: Measurements, slowdown: float) -> float:
+    """SGD needs EXITS_NEEDED e-foldings of 1/(eta|lambda_min|) steps each; SAM that many times `slowdown`.
+
+    Infinite without lr.
+    """
     if m.step_size is None:
-        return True
-    pace = m.step_size * abs(m.lambda_min.value) / (1.0 - m.momentum)
-    return slowdown * t.EXITS_NEEDED / pace >= t.HORIZON
+        return math.inf
+    pace = m.step_size * abs(m.lambda_min.value or 0.0) / (1.0 - m.momentum)
+    return slowdown * t.EXITS_NEEDED / pace if pace > 0 else math.inf
+
+
+def _is_telling(m: Measurements, slowdown: float) -> bool:
+    """Whether the trial of the next steps was long enough to see an escape that much slower than SGD's."""
+    return m.lookahead_steps >= min(_steps_to_leave(m, slowdown), t.HORIZON)

@@ -101,14 +101,35 @@ def progress(m: Measurements) -> float | None:
 
 
 def keeps_pace(m: Measurements) -> bool:
-    """Whether the next steps take off PROGRESS of the remaining loss within HORIZON, and KEPT_FRACTION of what plain
-    steps would.
+    """Whether the next steps take off PROGRESS of the remaining loss within HORIZON, and are not SLOWDOWN times slower
+    than plain ones.
     """
     share = progress(m)
-    if share is None or m.lookahead_loss_sgd is None or m.loss.value is None or m.lookahead_loss is None:
+    return share is not None and share - _noise_share(m) >= t.PROGRESS and not is_outpaced(m)
+
+
+def is_outpaced(m: Measurements) -> bool:
+    """Whether plain next steps lower the loss SLOWDOWN times as much as SAM's, beyond the noise of both trials."""
+    if m.loss.value is None or m.lookahead_loss is None or m.lookahead_loss_sgd is None:
         return False
-    gain, plain = m.loss.value - m.lookahead_loss, m.loss.value - m.lookahead_loss_sgd
-    return share - _noise_share(m) >= t.PROGRESS and gain >= t.KEPT_FRACTION * plain
+    gain = m.loss.value - m.lookahead_loss + 2.0 * m.lookahead_error
+    plain = m.loss.value - m.lookahead_loss_sgd - 2.0 * m.lookahead_error_sgd
+    return plain > 0 and gain * t.SLOWDOWN < plain
+
+
+def is_seen_slowed(m: Measurements) -> bool:
+    """Whether a long trial says so, and plain steps take off PROGRESS of the remaining loss within HORIZON."""
+    if m.lookahead_steps < t.LONG_TRIAL or not is_outpaced(m) or m.loss_lower_bound is None:
+        return False
+    plain = (m.loss.value or 0.0) - (m.lookahead_loss_sgd or 0.0) - 2.0 * m.lookahead_error_sgd
+    left = (m.loss.value or 0.0) - m.loss_lower_bound
+    return left > t.SMALL_LOSS and plain / m.lookahead_steps * t.HORIZON >= t.PROGRESS * left
+
+
+def goes_on_falling(m: Measurements) -> bool:
+    """Whether a trial of LONG_TRIAL real steps or more took off PROGRESS of the remaining loss within HORIZON."""
+    share = progress(m)
+    return share is not None and m.lookahead_steps >= t.LONG_TRIAL and share - _noise_share(m) >= t.PROGRESS
 
 
 def stands_still(m: Measurements) -> bool:
@@ -118,6 +139,15 @@ def stands_still(m: Measurements) -> bool:
     """
     share = progress(m)
     return share is not None and m.lookahead_steps >= t.LONG_TRIAL and share + _noise_share(m) < t.PROGRESS
+
+
+def is_seen_stuck(m: Measurements) -> bool:
+    """Whether in a long trial of the real update SAM went nowhere where plain steps made twice PROGRESS."""
+    if not stands_still(m) or m.lookahead_loss_sgd is None or m.loss.value is None:
+        return False
+    plain = m.loss.value - m.lookahead_loss_sgd - 2.0 * m.lookahead_error_sgd
+    left = m.loss.value - (m.loss_lower_bound or 0.0)
+    return plain / m.lookahead_steps * t.HORIZON >= 2.0 * t.PROGRESS * left
 
 
 def lowers_loss(m: Measurements) -> bool | None:

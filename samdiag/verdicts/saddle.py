@@ -9,17 +9,17 @@ from samdiag.types import Confidence, Measurements
 from samdiag.verdicts.capture import Capture, capture_threshold, read_capture
 from samdiag.verdicts.foresight import foreseen
 from samdiag.verdicts.hallucination import outranks_saddle
-from samdiag.verdicts.reading import is_near_saddle, leaving_is_worth_it
+from samdiag.verdicts.reading import is_near_saddle, is_seen_slowed, leaving_is_worth_it
 
 
 def applicable(m: Measurements) -> Capture | None:
     """The capture reading where a saddle verdict makes sense: negative directions for certain, near, not hallucinated,
-    worth leaving.
+    and either worth leaving or seen to hold SAM back.
     """
     if outranks_saddle(m):
         return None
     capture = read_capture(m)
-    if not capture.negatives or not capture.decided or not leaving_is_worth_it(m):
+    if not capture.negatives or not capture.decided or not (leaving_is_worth_it(m) or is_seen_slowed(m)):
         return None
     held = capture.captured and not capture.by_forecast  # what is still far off is no capture yet
     return capture if held or is_near_saddle(m) else None
@@ -64,7 +64,7 @@ def confidence(m: Measurements, capture: Capture) -> Confidence:
     GSAM), or the forecast had to decide; lower for several of them.
     """
     doubts = int((m.quadratic_error or 0.0) > 0.5) + int(m.variant == "gsam" or m.variant.startswith("asam"))
-    doubts += int(not m.lambda_min.converged) + int(capture.by_forecast)
+    doubts += int(not m.lambda_min.converged) + int(capture.by_forecast or capture.by_trial)
     return (Confidence.HIGH, Confidence.MEDIUM, Confidence.LOW)[min(doubts, 2)]
 
 

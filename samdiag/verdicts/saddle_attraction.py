@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from samdiag.types import Finding, Measurements, Severity
-from samdiag.verdicts.reading import shown
+from samdiag.verdicts.reading import leaving_is_worth_it, shown
 from samdiag.verdicts.saddle import applicable, batch_sentence, confidence, evidence
 
 
@@ -20,7 +20,7 @@ def judge(m: Measurements) -> Finding | None:
     Source: KIM (arXiv 2301.06308) Thm 1, corrected to the eigenvalue of smallest magnitude; theory A2, A4–A7.
     """
     capture = applicable(m)
-    if capture is None or not capture.captured:
+    if capture is None or not capture.captured or not leaving_is_worth_it(m):
         return None
     first = capture.negatives[0]
     product = first.radius * abs(m.lambda_min.value or 0.0)
@@ -31,6 +31,8 @@ def judge(m: Measurements) -> Finding | None:
         strength = f"rho_eff·|lambda_min| = {product:.3g} {'>' if product > limit else 'against'} {limit:.3g}"
     if capture.by_forecast and m.forecast is not None:
         strength += f", and on the local quadratic SAM does not leave in {m.forecast.steps} steps"
+    if capture.by_trial:
+        strength += f", and in a trial of {m.lookahead_steps} steps SAM goes nowhere where plain steps lower the loss"
     rest = (
         f"all {len(capture.negatives)} negative direction(s) are captured"
         if capture.slowdown is None or math.isinf(capture.slowdown)

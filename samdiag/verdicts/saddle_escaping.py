@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from samdiag.types import Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
-from samdiag.verdicts.reading import shown
+from samdiag.verdicts.reading import leaving_is_worth_it, shown
 from samdiag.verdicts.saddle import applicable, confidence, evidence, forecast_clause
 
 
@@ -14,7 +14,13 @@ def judge(m: Measurements) -> Finding | None:
     Source: theory A2, A4.
     """
     capture = applicable(m)
-    if capture is None or capture.captured or capture.slowdown is None or capture.slowdown >= t.SLOWDOWN:
+    if (
+        capture is None
+        or not leaving_is_worth_it(m)
+        or capture.captured
+        or capture.slowdown is None
+        or capture.slowdown >= t.SLOWDOWN
+    ):
         return None
     return Finding(
         verdict="saddle-escaping",

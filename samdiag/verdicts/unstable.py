@@ -5,7 +5,7 @@ from __future__ import annotations
 from samdiag.theory.edge import stability_edge
 from samdiag.theory.saddle import mu_range, shifted_eigenvalue
 from samdiag.types import Confidence, Finding, Measurements, Severity
-from samdiag.verdicts.reading import lowers_loss, was_cut
+from samdiag.verdicts.reading import goes_on_falling, lowers_loss, was_cut
 
 
 def edge_position(m: Measurements) -> tuple[float, float, float] | None:
@@ -38,11 +38,14 @@ def edge_position(m: Measurements) -> tuple[float, float, float] | None:
 def judge(m: Measurements) -> Finding | None:
     """`unstable` when eta·mu exceeds 2(1+gamma), Nesterov 2(1+gamma)/(1+2gamma), beyond its error bars.
 
+    A loss with higher derivatives may send the run to a flatter place instead: not where a long trial of the real
+    update shows the loss to go on falling.
+
     Source: theory A1; KIM Thm 1 (upper end of the window).
     """
     position = edge_position(m)
     edge = stability_edge(m.momentum, nesterov=m.nesterov)
-    if position is None or not m.self_check.passed or position[0] <= edge:
+    if position is None or not m.self_check.passed or position[0] <= edge or goes_on_falling(m):
         return None
     passing = lowers_loss(m) is True or m.batch_norm  # a transient, or not training's curvature
     return Finding(
