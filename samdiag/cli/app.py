@@ -11,6 +11,7 @@ from samdiag.cli.inspect import inspect
 from samdiag.cli.schema import schema
 from samdiag.cli.spectrum import spectrum
 from samdiag.cli.sweep import sweep
+from samdiag.cli.treat import treat
 
 app = typer.Typer(
     name="samdiag",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(inspect)
 app.command()(sweep)
+app.command()(treat)
 app.command()(spectrum)
 app.command()(schema)
 app.add_typer(demo, name="demo")

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats.content import look_at
@@ -18,8 +18,14 @@ from samdiag.formats.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, H
 from samdiag.quoting import listed, shown
 from samdiag.spec.artifact import JUDGE_DATA_KEYS, forbidden_names
 from samdiag.spec.parsing import flatten, nest, parse
+from samdiag.spec.schema import SamSpec
+
+if TYPE_CHECKING:
+    from samdiag.measure.settings import MeasureSettings
 
 SOURCE = "stamp"
+PARTS = ("model", "data", "loss")
+NOT_A_STAMP = "your spec names code or files of your own; give it again as for the old checkpoint"
 ALIGNMENT = 8  # bytes; the safetensors format asks that the tensors begin at a multiple of 8
 
 
@@ -65,6 +71,36 @@ def stamp(
         raise UsageError(f"{content.name} is not a .safetensors file: only those have room for a stamp", todo)
     target = content.path.resolve()  # behind a symbolic link, the file itself is replaced
     _rewrite(target, read_header(target), text)
+
+
+def stamp_for(
+    said: Mapping[str, Any], old: Mapping[str, Any] | None, settings: MeasureSettings
+) -> tuple[str | None, str]:
+    """A stamp's text for the same model, data and loss under other settings, and a note; None, and why, if there is
+    none.
+
+    Args:
+        said: the resolved settings by dotted name.
+        old: the stamp that the checkpoint has; None: it has none, and `said` must be expressible as one.
+        settings: rho and what goes with it.
+    """
+    whole: Mapping[str, Any] = old if old is not None and all(key in old for key in PARTS) else said
+    if not all(key in whole for key in PARTS):
+        return None, f"no stamp in the new file: {NOT_A_STAMP}"
+    parts = {key: whole[key] for key in PARTS}
+    note = ""
+    if isinstance(parts["data"], Mapping):
+        dropped = [key for key in JUDGE_DATA_KEYS if key in parts["data"]]
+        parts["data"] = {key: value for key, value in parts["data"].items() if key not in dropped}
+        note = f"a stamp cannot say data.{' and data.'.join(dropped)}: give it again" if dropped else ""
+    fields = type(settings).__dataclass_fields__
+    changed = [key for key in SamSpec.model_fields if getattr(settings, key) != fields[key].default]
+    named = [key for key in SamSpec.model_fields if f"sam.{key}" in said]
+    sam = {f"sam.{key}": getattr(settings, key) for key in dict.fromkeys([*named, *changed])}
+    try:
+        return _checked(nest(parts | sam, SOURCE)), note
+    except UsageError:
+        return None, f"no stamp in the new file: {NOT_A_STAMP}"
 
 
 def _checked(document: dict[str, Any]) -> str:

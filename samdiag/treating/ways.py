@@ -1,0 +1,110 @@
+"""A prescription as phases that can be run, and the settings that a run goes on with after them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from samdiag.remedies import Advice, Phase, Prescription, Schedule
+from samdiag.treatment import Recipe
+from samdiag.types import Measurements
+
+if TYPE_CHECKING:
+    from samdiag.measure.settings import MeasureSettings
+
+
+STEPS = 500  # rho = 0.5|g|/|lambda_min| rescued 11 of 12 stuck MNIST networks within them
+ESCAPES = 2.0  # times its predicted steps that a phase lasts where these are more than STEPS allows
+MOST_STEPS = 10_000  # of a phase whose length nobody said: longer ones are for the user to ask for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Something that can be run: the phases of a prescription, and what it calls them."""
+
+    kind: str
+    phases: tuple[Phase, ...]
+    predicted: float | None = None  # steps until its effect; None: not predicted
+
+
+def recipe_of(settings: MeasureSettings, m: Measurements) -> Recipe:
+    """The settings in force; the batch size is the one that was measured with."""
+    assert settings.lr is not None
+    size = settings.batch_size if settings.batch_size is not None else m.batch_size
+    whole = size is None or size >= (m.population or math.inf)
+    return Recipe(
+        rho=settings.rho,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        batch_size=None if whole else size,
+        micro_batch=settings.micro_batch,
+    )
+
+
+def ways_of(prescription: Prescription, settings: MeasureSettings) -> tuple[Way, ...]:
+    """What a prescription says to run: its schedule, or its advice as one phase; then its alternatives."""
+    found = []
+    if prescription.schedule is not None:
+        found.append(_way(prescription.schedule))
+    else:
+        phase = phase_of(prescription, settings)
+        if phase is not None:
+            found.append(Way(kind="constant", phases=(phase,), predicted=prescription.escape_steps))
+    return (*found, *map(_way, prescription.alternatives))
+
+
+def _way(schedule: Schedule) -> Way:
+    return Way(kind=schedule.kind, phases=schedule.phases, predicted=schedule.steps)
+
+
+def timed(way: Way, steps: int | None) -> Way:
+    """The way with every phase's steps said: `steps` where it leaves them open.
+
+    None: STEPS, or more where the effect is predicted to take longer. Phases of no steps are left out.
+    """
+    fixed = sum(phase.steps or 0 for phase in way.phases)
+    if steps is None:
+        predicted = way.predicted if way.predicted is not None and math.isfinite(way.predicted) else 0.0
+        steps = max(STEPS, min(math.ceil(ESCAPES * predicted) - fixed, MOST_STEPS))
+    phases = tuple(replace(phase, steps=steps) if phase.steps is None else phase for phase in way.phases)
+    return replace(way, phases=tuple(phase for phase in phases if phase.steps))
+
+
+def phase_of(prescription: Prescription, settings: MeasureSettings) -> Phase | None:
+    """The advice as one phase without an end; None where it changes nothing."""
+    rho, momentum = _changed(prescription.rho), _changed(prescription.momentum)
+    size = _changed(prescription.batch_size)
+    lr = _changed(prescription.lr) if prescription.lr is not None else None
+    if rho is None and momentum is None and size is None and lr is None:
+        return None
+    count = None if size is None else max(int(size), 1)
+    return Phase(
+        steps=None,
+        rho=settings.rho if rho is None else rho,
+        lr=lr,
+        momentum=momentum,
+        batch_size=count if settings.micro_batch is None else None,
+        micro_batch=count if settings.micro_batch is not None else None,
+    )
+
+
+def _changed(advice: Advice) -> float | None:
+    return None if advice.recommended is None or advice.recommended == advice.current else advice.recommended
+
+
+def settings_after(settings: MeasureSettings, phase: Phase) -> MeasureSettings:
+    """The settings that a run goes on with after a phase; after plain steps with the rho of before."""
+    rho = phase.rho_at(max((phase.steps or 1) - 1, 0))
+    momentum = settings.momentum if phase.momentum is None else phase.momentum
+    batch = settings.batch_size if phase.batch_size is None else phase.batch_size
+    micro = settings.micro_batch if phase.micro_batch is None else phase.micro_batch
+    return replace(
+        settings,
+        rho=rho if rho > 0 else settings.rho,
+        lr=settings.lr if phase.lr is None else phase.lr,
+        momentum=momentum,
+        nesterov=settings.nesterov and momentum > 0,
+        batch_size=batch,
+        micro_batch=micro if micro is None or batch is None or micro < batch else None,
+    )
