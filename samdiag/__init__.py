@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from samdiag.pipeline import diagnose
+    from samdiag.probes import Verify
     from samdiag.spec.stamp import stamp
     from samdiag.types import Diagnosis, Problem
 
 __version__ = "0.1.0"
-__all__ = ["Diagnosis", "Problem", "__version__", "diagnose", "stamp"]
+__all__ = ["Diagnosis", "Problem", "Verify", "__version__", "diagnose", "stamp"]
 
 _HOME = {
     "Diagnosis": "samdiag.types",
     "Problem": "samdiag.types",
+    "Verify": "samdiag.probes",
     "diagnose": "samdiag.pipeline",
     "stamp": "samdiag.spec.stamp",
 }

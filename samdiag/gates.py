@@ -15,14 +15,15 @@ NEVER = "never"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailOn:
-    """Which findings fail a gate: those of a listed verdict, and those of a listed severity."""
+    """Which findings fail a gate: those of a listed verdict or severity, unless a test of the run contradicts them."""
 
     verdicts: frozenset[str] = frozenset()
     severities: frozenset[Severity] = frozenset()
 
     def hits(self, finding: Finding) -> bool:
         """True when `finding` fails the gate."""
-        return finding.verdict in self.verdicts or finding.severity in self.severities
+        listed = finding.verdict in self.verdicts or finding.severity in self.severities
+        return listed and not finding.contradicted
 
 
 FAIL_ON_DEFAULT = FailOn(severities=frozenset({Severity.ERROR}))

@@ -1,4 +1,4 @@
-"""open → resolve → build → measure → judge → advise: the order, here and nowhere else."""
+"""open → resolve → build → measure → judge → advise (→ try → judge again): the order, here and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import SamdiagError, UsageError
 from samdiag.patience import Patience
+from samdiag.probes import Verify
 from samdiag.types import CheckpointInfo, Diagnosis, Failure, Problem, Setting, Trust
 from samdiag.user_errors import MEMORY_TODO, is_out_of_memory
+from samdiag.verifying import Trying, judged, try_out
 
 if TYPE_CHECKING:
+    from samdiag.formats.momentum import Buffers
     from samdiag.measure.settings import MeasureSettings
 
 Progress = Callable[[str, int], None]
@@ -30,7 +34,9 @@ def inspect(
     cwd: Path | None = None,
     cross_check: bool = False,
     warm_start: str | None = None,
+    verify: Verify | None = None,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
     patience: Patience | None = None,
 ) -> Diagnosis:
     """The diagnosis of one checkpoint file; an expected failure is part of it, never an exception.
@@ -43,8 +49,11 @@ def inspect(
         cwd: where the search for a project file starts; the working directory by default.
         cross_check: also ask PyHessian.
         warm_start: "subsample", or a file of eigenvectors to start from and to replace: only the caller may name one.
+        verify: also run short continuations of the training from the checkpoint, in memory, and hold the verdict and
+            the prescription against what they show; None: do not.
         progress: called with what is being done and the number of products so far.
-        patience: ends the spectrum early with the best answer so far.
+        announce: told in one line what `verify` is about to run and what it costs.
+        patience: ends the spectrum, or the continuations, early with the best answer so far.
 
     Raises:
         KeyboardInterrupt: passed on.
@@ -63,8 +72,11 @@ def inspect(
             cross_check=cross_check,
             warm_start=warm_start,
         )
+        trying = None
+        if verify is not None:
+            trying = Trying(verify=verify, buffers=ready.buffers, adam=ready.adam, announce=announce)
         return _examine(
-            ready.problem, ready.settings, known.info, known.settings, known.warnings, clock, progress, patience
+            ready.problem, ready.settings, known.info, known.settings, known.warnings, clock, progress, patience, trying
         )
     except Exception as error:
         return failed(
@@ -83,10 +95,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A checkpoint's problem with its weights in, and the settings to measure it with."""
+    """A checkpoint's problem with its weights in, the settings to measure it with, and what the optimizer remembers."""
 
     problem: Problem
     settings: MeasureSettings
+    buffers: Buffers | None = None
+    adam: bool = False
 
 
 def prepare(
@@ -133,7 +147,9 @@ def prepare(
     with clock("build"):
         built = build(resolution, checkpoint)
         known.warnings = (*known.warnings, *built.notes)
-    return Prepared(problem=built.problem, settings=settings)
+    raw = said["weights"].value == "raw" if "weights" in said else True
+    buffers = checkpoint.velocity() if raw else None  # of the averaged weights there are none
+    return Prepared(problem=built.problem, settings=settings, buffers=buffers, adam=checkpoint.adam)
 
 
 def diagnose(
@@ -154,6 +170,8 @@ def diagnose(
     progress: Progress | None = None,
     cross_check: bool = False,
     warm_start: str | None = None,
+    verify: Verify | None = None,
+    announce: Callable[[str], None] | None = None,
     **measuring: Any,
 ) -> Diagnosis:
     """The diagnosis of a model at its present weights; the model comes back exactly as it was.
@@ -169,6 +187,7 @@ def diagnose(
         progress: called with what is being done and the number of products so far.
         cross_check: also ask PyHessian.
         warm_start: "subsample", or a file of eigenvectors to start from and to replace.
+        verify, announce: as for `inspect`; the momentum starts with the first step's gradient.
         **measuring: `samples`, `seed`, `device`, `dtype`, `tol`, `num_eigenvalues`, `max_products`, `mode`, `jacobian`,
             `until`, `time_limit`, `products`, `memory`, `block`; see `MeasureSettings`.
 
@@ -198,7 +217,8 @@ def diagnose(
     }
     chosen = measure_settings(settings, cross_check=cross_check, warm_start=warm_start)
     _check_values(said)
-    return _examine(problem, chosen, None, settings, (), Clock(), progress)
+    trying = Trying(verify=verify, announce=announce) if verify is not None else None
+    return _examine(problem, chosen, None, settings, (), Clock(), progress, trying=trying)
 
 
 def _examine(
@@ -210,17 +230,28 @@ def _examine(
     clock: Clock,
     progress: Progress | None,
     patience: Patience | None = None,
+    trying: Trying | None = None,
 ) -> Diagnosis:
     from samdiag import __version__
     from samdiag.advice import prescribe
-    from samdiag.measure.measuring import measure
-    from samdiag.verdicts import judge_all
+    from samdiag.measure.measuring import measuring
+    from samdiag.measure.probe import check_lr
 
-    with clock("measure"):
-        measurements = measure(problem, chosen, progress, patience)
-    with clock("judge"):
-        findings = judge_all(measurements)
-        prescription = prescribe(measurements, findings)
+    if trying is not None:
+        check_lr(chosen.lr)
+    probe = None
+    with ExitStack() as borrowed:
+        with clock("measure"):
+            found = borrowed.enter_context(measuring(problem, chosen, progress, patience))
+        with clock("judge"):
+            measurements, findings = judged(found)
+            prescription = prescribe(measurements, findings)
+        if trying is not None and not (patience and patience.interrupted):
+            with clock("probe"):
+                now = replace(found, measurements=measurements)
+                probe, findings, remarks = try_out(now, findings, prescription, trying, progress, patience)
+            warnings = (*warnings, *remarks)
+            prescription = prescribe(measurements, findings)
     if info is not None:
         info = CheckpointInfo(
             path=info.path, format=info.format, fingerprint=info.fingerprint, num_params=measurements.num_params
@@ -233,6 +264,7 @@ def _examine(
         findings=findings,
         prescription=prescription,
         warnings=warnings,
+        probe=probe,
         timings=clock.seconds,
         environment=environment(chosen.device),
         samdiag_version=__version__,

@@ -306,6 +306,7 @@ class Finding:
     evidence: Mapping[str, float | int | str | None]
     message: str
     source: str
+    contradicted: bool = False  # by the dynamics probe: kept for its evidence, and no gate looks at it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

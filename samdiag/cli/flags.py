@@ -14,6 +14,7 @@ import typer
 
 from samdiag.cli.streams import complain
 from samdiag.errors import UsageError
+from samdiag.probes import Verify
 
 SAM = "Training settings that are judged"
 SPEC = "Model and data"
@@ -136,17 +137,33 @@ def said(context: typer.Context) -> dict[str, Any]:
     found = {option.setting: context.params.get(option.name) for option in SHARED}
     values = {setting: value for setting, value in found.items() if value is not None}
     if "measure.time_limit" in values:
-        values["measure.time_limit"] = _seconds(values["measure.time_limit"])
+        values["measure.time_limit"] = seconds(values["measure.time_limit"], "--time-limit")
     return values
 
 
-def _seconds(text: str) -> float:
-    """A duration typed on the command line, in seconds."""
+def seconds(text: str, name: str) -> float:
+    """A duration typed on the command line as the option `name`, in seconds."""
     found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(s|m|h)?", text.strip().lower())
     if found is None or float(found[1]) <= 0:
-        complain(UsageError(f"--time-limit {text!r} is not a duration", "give seconds, or e.g. 90s, 5m, 1h"))
+        complain(UsageError(f"{name} {text!r} is not a duration", "give seconds, or e.g. 90s, 5m, 1h"))
         raise typer.Exit(2)
     return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2] or "s"]
+
+
+def verify_of(context: typer.Context, wanted: bool, steps: int | None, budget: str | None) -> Verify | None:
+    """What --verify, --steps and --budget ask for; None without --verify."""
+    if not wanted:
+        for name in ("steps", "budget"):  # from the environment they wait for a --verify
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                complain(UsageError(f"--{name} is for --verify", f"add --verify, or leave --{name} out"))
+                raise typer.Exit(2)
+        return None
+    try:
+        return Verify(steps=steps, budget=None if budget is None else seconds(budget, "--budget"))
+    except UsageError as error:
+        complain(error)
+        raise typer.Exit(2) from None
 
 
 def from_environment(context: typer.Context, overrides: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samdiag.cli import flags
+from samdiag.cli import emitted, flags
 from samdiag.cli.interrupts import interruptible
 from samdiag.cli.streams import (
     ReportOutput,
@@ -25,6 +25,7 @@ from samdiag.cli.streams import (
 )
 from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
 from samdiag.patience import Patience
+from samdiag.probes import Verify
 from samdiag.registry import REPORTS
 
 if TYPE_CHECKING:
@@ -52,9 +53,34 @@ def inspect(
             panel=flags.LOOK,
         ),
     ] = None,
+    verify: Annotated[
+        bool,
+        flags.flag(
+            "--verify", help="Try it: short runs from the checkpoint, in memory, test the report.", panel=flags.LOOK
+        ),
+    ] = False,
+    steps: Annotated[
+        int | None,
+        flags.flag("--steps", help="Of --verify's runs. (default: enough to see what is predicted)", panel=flags.LOOK),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        flags.flag(
+            "--budget", help="Time for --verify: 90, 90s, 5m. (default: 60s, none with --steps)", panel=flags.LOOK
+        ),
+    ] = None,
     format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
     output: Annotated[
         Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
+    ] = None,
+    emit: Annotated[
+        Path | None,
+        flags.flag(
+            "--emit",
+            help="Write the prescribed settings here, for a training script: .toml, .json or .yaml. The report then "
+            "ends with the same as code.",
+            panel=flags.OUT,
+        ),
     ] = None,
     fail_on: Annotated[
         str | None,
@@ -91,11 +117,13 @@ def inspect(
             config=config,
             format=format,
             output=output,
+            emit=emit,
             explain=explain,
             theory=theory,
             quiet=quiet or flags.quiet_variable(),
             cross_check=cross_check,
             warm_start=warm_start,
+            verify=flags.verify_of(context, verify, steps, budget),
         )
     )
 
@@ -108,11 +136,13 @@ def inspect_paths(
     config: str | None = None,
     format: str = "text",
     output: Path | None = None,
+    emit: Path | None = None,
     explain: bool = False,
     theory: bool = False,
     quiet: int = 0,
     cross_check: bool = False,
     warm_start: str | None = None,
+    verify: Verify | None = None,
 ) -> int:
     """Inspects the checkpoints one after the other, writing each report as it is finished; returns the exit code."""
     steady_streams()
@@ -122,6 +152,8 @@ def inspect_paths(
                 raise UsageError(f"--format {format!r} is unknown", f"choose {' or '.join(REPORTS)}")
             if theory and format != "text":
                 raise UsageError("--theory is part of the text report only", "leave out --format, or --theory")
+            if explain and emit is not None:
+                raise UsageError("--explain measures nothing that --emit could write", "leave out one of the two")
             if explain:
                 return _explain(paths, overrides, config, sources)
             return _Run(
@@ -131,10 +163,12 @@ def inspect_paths(
                 config=config,
                 format=format,
                 output=output,
+                emit=emit,
                 theory=theory,
                 quiet=quiet,
                 cross_check=cross_check,
                 warm_start=warm_start,
+                verify=verify,
             ).go()
         except SamdiagError as error:
             complain(error)
@@ -183,6 +217,8 @@ class _Run:
     quiet: int
     cross_check: bool
     warm_start: str | None = None
+    verify: Verify | None = None
+    emit: Path | None = None
     patience: Patience = field(default_factory=Patience)
     done: list[Diagnosis] = field(default_factory=list)
 
@@ -191,11 +227,15 @@ class _Run:
         from samdiag.gates import parse_fail_on
 
         parse_fail_on(self.overrides.get("gate.fail_on"))  # a typo should not wait for the first checkpoint
+        if self.emit is not None:
+            emitted.check_target(self.emit, self.paths)
         sink = ReportOutput(self.output, self.paths)
         try:
             for path in self.paths:
                 diagnosis = self._one(path)
                 self.done.append(diagnosis)
+                if self.emit is not None and diagnosis.failure is None:
+                    emitted.write_settings(self.emit, diagnosis)
                 if self.quiet < 2 or self.output is not None:
                     self._write(sink, diagnosis)
                 if self.patience.interrupted:
@@ -226,12 +266,14 @@ class _Run:
                 config=self.config,
                 cross_check=self.cross_check,
                 warm_start=self.warm_start,
+                verify=self.verify,
+                announce=None if self.quiet else say,
                 progress=progress,
                 patience=self.patience,
             )
 
     def _write(self, sink: ReportOutput, diagnosis: Diagnosis) -> None:
-        from samdiag.reports import json_lines, text, theory
+        from samdiag.reports import json_lines, text, theory, training_code
 
         if self.format == "json":
             sink.write(json_lines.render(diagnosis, indent=2 if len(self.paths) == 1 else None))
@@ -240,6 +282,8 @@ class _Run:
             sink.write(text.render(diagnosis, width=report_width(), color=color))
             if self.theory:
                 sink.write("\n" + theory.render(diagnosis, width=report_width(), color=color))
+            if self.emit is not None and (code := training_code.render(diagnosis)):
+                sink.write("\n" + code)
         if diagnosis.failure is not None:
             where = f"{diagnosis.checkpoint.path}: " if diagnosis.checkpoint else ""
             what = diagnosis.failure.what

@@ -13,6 +13,8 @@ from samdiag.quoting import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from samdiag.formats.momentum import Buffers
+
 WEIGHTS = ("raw", "ema")
 
 
@@ -40,7 +42,9 @@ class Checkpoint:
         stamp: the spec embedded under the safetensors metadata key `samdiag`; None when there is none. Untrusted.
         hints: settings found in optimizer state, by dotted name (`sam.rho`, `sam.lr`, …). Untrusted.
         notes: what the reader of a report should know about the file, one line each.
+        adam: its optimizer state is of the Adam family.
         load: reads the tensors; use `weights`.
+        load_velocity: reads the momentum buffers; use `velocity`.
     """
 
     path: Path
@@ -49,7 +53,9 @@ class Checkpoint:
     stamp: Mapping[str, Any] | None = None
     hints: Mapping[str, Hint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    adam: bool = False
     load: Callable[[str], dict[str, Tensor]] = field(repr=False, compare=False)
+    load_velocity: Callable[[], Buffers | None] | None = field(default=None, repr=False, compare=False)
 
     def weights(self, which: str = "raw") -> dict[str, Tensor]:
         """The tensors by cleaned-up name (no `module.`, `_orig_mod.`, `_fsdp_wrapped_module.`), on the CPU, as stored.
@@ -64,3 +70,7 @@ class Checkpoint:
         if which not in WEIGHTS:
             raise UsageError(f"weights = {shown(which)} is unknown", f"choose one of: {', '.join(WEIGHTS)}")
         return self.load(which)
+
+    def velocity(self) -> Buffers | None:
+        """The momentum buffers of the raw weights' optimizer; None where the file holds none."""
+        return self.load_velocity() if self.load_velocity is not None else None

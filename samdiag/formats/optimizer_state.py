@@ -25,7 +25,7 @@ DECAYED = 0.5  # of the initial learning rate: from here on it is remarked
 
 def find_optimizer(saved: object) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """The optimizer state dict at the top level of `saved` that knows a rho, else the first; and a note if several."""
-    found = dict(_optimizers(saved))
+    found = dict(all_optimizers(saved))
     if not found:
         return None, ()
     chosen = next((key for key, state in found.items() if "rho" in first_group(state)), next(iter(found)))
@@ -67,6 +67,11 @@ def first_group(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return group
 
 
+def is_adam(group: Mapping[str, Any]) -> bool:
+    """Whether the parameter group is that of an optimizer of the Adam family."""
+    return "betas" in group
+
+
 def as_number(value: object) -> float | None:
     """`value` as a finite float: a number, or a tensor of one (capturable optimizers keep lr in a tensor)."""
     import torch
@@ -82,7 +87,7 @@ def as_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _optimizers(saved: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def all_optimizers(saved: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every optimizer state dict that is `saved`, or directly in it, or in a list in it; the usual names first."""
     if _is_optimizer(saved):
         yield "optimizer", saved  # type: ignore[misc]
@@ -117,7 +122,7 @@ def _differing(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unmodelled(group: Mapping[str, Any]) -> Iterator[str]:
-    if "betas" in group:
+    if is_adam(group):
         yield (
             "the base optimizer is of the Adam family: covered is what the loss alone decides (gradients, ratio, "
             "cosine, ridge, spectrum, capture by rho_eff·|lambda|, hallucination); what its preconditioner changes "

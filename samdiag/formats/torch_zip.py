@@ -13,7 +13,8 @@ from samdiag.errors import CannotDecide
 from samdiag.formats.checkpoint import Checkpoint, Hint
 from samdiag.formats.content import Content, reading
 from samdiag.formats.inert import safe_globals
-from samdiag.formats.optimizer_state import find_optimizer, read_hints
+from samdiag.formats.momentum import find_buffers
+from samdiag.formats.optimizer_state import find_optimizer, first_group, is_adam, read_hints
 from samdiag.formats.perturbed import restore_old_weights
 from samdiag.formats.recognition import Format
 from samdiag.formats.refused import SAVE_WEIGHTS
@@ -52,13 +53,16 @@ def open_content(content: Content) -> Checkpoint:
     def load(which: str) -> dict[str, Tensor]:
         return dict(raw) if which == "raw" and raw else find_weights(content.name, saved, which)
 
+    state, _ = find_optimizer(saved)
     return Checkpoint(
         path=content.path,
         format="torch-zip",
         fingerprint=content.fingerprint(),
         hints=hints,
         notes=notes,
+        adam=state is not None and is_adam(first_group(state)),
         load=load,
+        load_velocity=lambda: find_buffers(saved),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -71,6 +71,17 @@ class Update:
             micro_batch=self.micro_batch if phase.micro_batch is None else phase.micro_batch,
         )
 
+    def scheduled(self, phases: Sequence[Phase], step: int) -> Update:
+        """This update as the phases, one after the other, have it at update `step` = 0, 1, … of them all.
+
+        The last phase goes on, whatever its steps.
+        """
+        for phase in phases[:-1]:
+            if phase.steps is None or step < phase.steps:
+                return self.in_phase(phase, step)
+            step -= phase.steps
+        return self.in_phase(phases[-1], step)
+
 
 class Walk:
     """A run from a point: every `step` makes one update. The objective is left wherever its last gradient was taken.
@@ -80,8 +91,17 @@ class Walk:
         count: updates made.
     """
 
-    def __init__(self, objective: Objective, point: Tensor, *, seed: int, velocity: Tensor | None = None) -> None:
-        """From `point` with this momentum buffer; `seed` orders the batches.
+    def __init__(
+        self,
+        objective: Objective,
+        point: Tensor,
+        *,
+        seed: int,
+        velocity: Tensor | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        """From `point` with this momentum buffer; `seed` orders the batches, drawn from `pool` where several walks
+        share one.
 
         Without a buffer the first step takes the whole gradient into it, as torch.optim.SGD does.
         """
@@ -90,6 +110,7 @@ class Walk:
         self.count = 0
         self._objective = objective
         self._seed = seed
+        self._pool = pool
         self._streams: dict[int | None, Iterator[Batch | None]] = {}
 
     def step(self, update: Update) -> float:
@@ -112,7 +133,10 @@ class Walk:
 
     def _direction(self, update: Update) -> tuple[float, Tensor]:
         if update.batch_size not in self._streams:
-            self._streams[update.batch_size] = training_batches(self._objective, update.batch_size, self._seed)
+            self._pool = self._pool or Pool.of(self._objective)
+            self._streams[update.batch_size] = training_batches(
+                self._objective, update.batch_size, self._seed, pool=self._pool
+            )
         batch = next(self._streams[update.batch_size])
         return descent_direction(self._objective, self.point, batch, update.rule, update.micro_batch)
 
@@ -154,27 +178,66 @@ def _gradient(objective: Objective, point: Tensor, batch: Batch | None) -> tuple
     return objective.gradient_of(batch)
 
 
-def training_batches(objective: Objective, batch_size: int | None, seed: int) -> Iterator[Batch | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The analysed samples that training batches are drawn from.
+
+    Attributes:
+        pieces: as the objective has them, with their counts.
+        whole: as one batch with its count; None where they do not fit together, or are too large for a second copy.
+        normed: whether BatchNorm sees them, which cannot normalise a single sample.
+        independent: every batch is drawn anew, with replacement, as if from a training set without end. Passes over a
+            part of the training set come back to the same samples too soon, and within a pass the batches' noise
+            cancels: on a quadratic saddle with passes of 8 steps that delayed escapes by 40 %. Not where the samples do
+            not fit together.
+    """
+
+    pieces: Batch
+    whole: tuple[object, int] | None
+    normed: bool
+    independent: bool = False
+
+    @classmethod
+    def of(cls, objective: Objective, *, independent: bool = False) -> Pool:
+        """The samples of `objective`."""
+        pieces: Batch = list(zip(objective.batches, objective.counts, strict=True))
+        whole = join(pieces) if _size(pieces) <= MOST_COPIED else None
+        if whole is not None and not can_be_cut(*whole):
+            whole = None
+        return cls(pieces=pieces, whole=whole, normed=bool(batch_norms(objective.model)), independent=independent)
+
+
+def training_batches(
+    objective: Objective, batch_size: int | None, seed: int, *, pool: Pool | None = None
+) -> Iterator[Batch | None]:
     """Training batches without end, drawn from the analysed samples as a shuffling DataLoader draws them.
 
     Every pass has another order; a ragged last batch is kept, unless it is a single sample that BatchNorm could not
     normalise. None, each time, for full batches. Batches that do not fit together as one tensor, or are too large for a
-    second copy, are cut into pieces once, and the pieces are shuffled.
+    second copy, are cut into pieces once, and the pieces are shuffled. `pool`: the samples, where they are at hand, and
+    whether batches are independent of each other instead.
     """
     if batch_size is None:
         while True:
             yield None
+    pool = pool or Pool.of(objective)
     generator = torch.Generator().manual_seed(seed)
-    everything: Batch = list(zip(objective.batches, objective.counts, strict=True))
-    whole = join(everything) if _size(everything) <= MOST_COPIED else None
-    if whole is not None and can_be_cut(*whole):
-        yield from _shuffled_samples(*whole, batch_size, generator, normed=bool(batch_norms(objective.model)))
-    yield from _shuffled_pieces(everything, batch_size, generator, normed=bool(batch_norms(objective.model)))
+    if pool.whole is not None and pool.independent:
+        yield from _independent_samples(*pool.whole, batch_size, generator)
+    elif pool.whole is not None:
+        yield from _shuffled_samples(*pool.whole, batch_size, generator, normed=pool.normed)
+    yield from _shuffled_pieces(pool.pieces, batch_size, generator, normed=pool.normed)
 
 
 def _size(pieces: Batch) -> int:
     """Bytes of the tensors."""
     return sum(t.numel() * t.element_size() for data, _ in pieces for t in tensors(data))
+
+
+def _independent_samples(data: object, count: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    while True:
+        rows = torch.randint(count, (batch_size,), generator=generator)
+        yield [(pick(data, count, rows), batch_size)]
 
 
 def _shuffled_samples(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +23,7 @@ from samdiag.measure.scale import Scale, effective_radius, gradient_scale
 from samdiag.measure.second_opinion import ask_pyhessian
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum
+from samdiag.measure.trial import run_trial
 from samdiag.patience import Patience
 from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, Problem
@@ -39,13 +42,37 @@ class Near:
     trials: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The measurements, and what a probe needs to go on from there while the model is still borrowed."""
+
+    measurements: Measurements
+    base: Base
+    near: Near
+    curved: Curved
+
+
 def measure(
     problem: Problem,
     settings: MeasureSettings,
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> Measurements:
+    """Everything that a verdict may look at; see `measuring`."""
+    with measuring(problem, settings, progress, patience) as found:
+        return found.measurements
+
+
+@contextmanager
+def measuring(
+    problem: Problem,
+    settings: MeasureSettings,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> Iterator[Measured]:
     """Everything that a verdict may look at, measured at the model's present weights; the model comes back exactly.
+
+    While the context lasts the model is borrowed, so that runs may be tried from the same point.
 
     Args:
         problem: model, loss and data.
@@ -64,7 +91,29 @@ def measure(
         base = begin(problem, settings, ready, tell, patience)
         near = look_near(base, settings.rho)
         radius = effective_radius(settings.rho, near.scale)
-        return complete(base, near, look_at_curvature(base, near.gap.ascent.displacement, radius=radius))
+        curved = look_at_curvature(base, near.gap.ascent.displacement, radius=radius)
+        yield Measured(measurements=complete(base, near, curved), base=base, near=near, curved=curved)
+
+
+def look_longer(found: Measured, steps: int) -> Measured:
+    """The same after a trial of `steps` real steps with SAM and with plain gradients, in place of the next few."""
+    base, near, m = found.base, found.near, found.measurements
+    objective, batch_size = base.ready.objective, base.ready.batch_size
+    base.tell("a longer trial", 0)
+    sam, plain = (
+        run_trial(objective, base.here.x, rule, near.settings, batch_size=batch_size, steps=steps)
+        for rule in (near.rule, None)
+    )
+    longer = replace(
+        m,
+        lookahead_loss=base.here.loss + sam.change,
+        lookahead_loss_sgd=base.here.loss + plain.change,
+        lookahead_error=sam.error,
+        lookahead_error_sgd=plain.error,
+        lookahead_steps=steps,
+        num_gradients=round(objective.num_gradients),
+    )
+    return replace(found, measurements=longer)
 
 
 def look_near(

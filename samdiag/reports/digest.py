@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from samdiag.remedies import Advice, Prescription
+from samdiag.reports import prescribed
 from samdiag.reports.escape import printable
 from samdiag.reports.evidence import everything_seen, evidence_rows
-from samdiag.reports.numbers import NOT_MEASURED, count, interval, number, seconds
+from samdiag.reports.numbers import NOT_MEASURED, count, number, seconds
+from samdiag.reports.probe import tried_model
 from samdiag.reports.provenance import setting_row, value_text
 from samdiag.reports.rows import (
-    Change,
     DigestedReport,
     EvidenceRow,
     FailureRow,
     FindingRow,
-    PrescriptionRow,
     SettingRow,
 )
 from samdiag.reports.spectrum import spectrum_model
@@ -42,7 +40,7 @@ def digest(diagnosis: Diagnosis) -> DigestedReport:
     words = words_for(diagnosis.verdict)
     findings = sorted(diagnosis.findings, key=_harm)
     leading = next((finding for finding in findings if finding.verdict == diagnosis.verdict), None)
-    m = diagnosis.measurements
+    m, p = diagnosis.measurements, diagnosis.prescription
     evidence = evidence_rows(m) if m else ()
     failure = diagnosis.failure
     return DigestedReport(
@@ -53,8 +51,11 @@ def digest(diagnosis: Diagnosis) -> DigestedReport:
         meaning=words.meaning,
         severity=leading.severity if leading else words.severity,
         confidence=leading.confidence if leading else None,
-        prescription=_prescription_rows(diagnosis.prescription, m),
-        prescription_notes=_prescription_notes(diagnosis.prescription),
+        prescription=prescribed.advice_rows(p, m),
+        prescription_notes=prescribed.notes(p),
+        schedule=prescribed.schedule_row(p.schedule) if p and p.schedule else None,
+        alternatives=tuple(prescribed.schedule_row(other) for other in p.alternatives) if p else (),
+        missing=tuple(printable(what) for what in p.missing) if p else (),
         findings=tuple(_finding_row(finding) for finding in findings),
         evidence=evidence,
         spectrum=spectrum_model(m) if m else None,
@@ -63,6 +64,7 @@ def digest(diagnosis: Diagnosis) -> DigestedReport:
         footnotes=_footnotes(m, evidence),
         footer=_footer(diagnosis),
         failure=FailureRow(what=printable(failure.what), todo=printable(failure.todo)) if failure else None,
+        tried=tried_model(diagnosis.probe) if diagnosis.probe else None,
     )
 
 
@@ -96,53 +98,6 @@ def _finding_row(finding: Finding) -> FindingRow:
 
 def _evidence_text(value: float | int | str | None) -> str:
     return printable(value) if isinstance(value, str) else number(value)
-
-
-def _prescription_rows(prescription: Prescription | None, m: Measurements | None) -> tuple[PrescriptionRow, ...]:
-    if prescription is None:
-        return ()
-    unsaid = "full batch" if m and m.batch_size is None else "unknown"
-    return (
-        _advice_row("rho", prescription.rho),
-        _advice_row("momentum", prescription.momentum),
-        _advice_row("batch size", prescription.batch_size, unsaid=unsaid),
-    )
-
-
-def _advice_row(name: str, advice: Advice, *, unsaid: str = "unknown") -> PrescriptionRow:
-    current, recommended = _exact(advice.current), _exact(advice.recommended)
-    if advice.recommended is None:
-        change = Change.NONE
-    else:
-        change = Change.KEEP if advice.current is not None and recommended == current else Change.SET
-    return PrescriptionRow(
-        name=name,
-        change=change,
-        current=current or unsaid,
-        recommended=recommended,
-        interval=interval(advice.interval),
-        binding=printable(advice.binding or ""),
-        reason=printable(advice.reason),
-        source=printable(advice.source),
-    )
-
-
-def _exact(value: float | None) -> str:
-    """A hyper-parameter as one would type it: whole numbers in full, others to four digits; empty for None."""
-    if value is None:
-        return ""
-    return number(int(value)) if abs(value) < 1e9 and value == int(value) else number(value)
-
-
-def _prescription_notes(prescription: Prescription | None) -> tuple[str, ...]:
-    if prescription is None:
-        return ()
-    notes = [printable(note) for note in prescription.notes]
-    if prescription.escape_steps is not None:
-        steps = prescription.escape_steps
-        took = f"about {count(math.ceil(steps))} steps" if math.isfinite(steps) else "no finite number of steps"
-        notes.insert(0, f"Predicted with these settings: {took} to leave the saddle.")
-    return tuple(notes)
 
 
 def _setting_rows(diagnosis: Diagnosis) -> tuple[SettingRow, ...]:

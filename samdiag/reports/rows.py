@@ -47,6 +47,17 @@ class PrescriptionRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRow:
+    """One way to carry the prescription out: its phases in order, what it is predicted to do, and its risk."""
+
+    kind: str
+    phases: tuple[str, ...]
+    effect: str
+    risk: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FindingRow:
     """One finding in words; `numbers` are its evidence as (name, value text) pairs."""
 
@@ -117,6 +128,37 @@ class SpectrumModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TriedRow:
+    """One continuation of the dynamics probe: its setting, and what the loss and the gradient did."""
+
+    name: str
+    setting: str
+    loss: str
+    grad_norm: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRow:
+    """A prediction beside what was seen; `mark` is ✔, ✖ or ?."""
+
+    mark: str
+    what: str
+    predicted: str
+    observed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedModel:
+    """The dynamics probe: its runs, the comparisons, how it was run, and what to know about it."""
+
+    runs: tuple[TriedRow, ...]
+    comparisons: tuple[ComparedRow, ...]
+    remark: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailureRow:
     """Why there is no diagnosis."""
 
@@ -145,3 +187,7 @@ class DigestedReport:
     footnotes: tuple[str, ...]
     footer: tuple[str, ...]
     failure: FailureRow | None
+    tried: TriedModel | None = None
+    schedule: ScheduleRow | None = None
+    alternatives: tuple[ScheduleRow, ...] = ()
+    missing: tuple[str, ...] = ()

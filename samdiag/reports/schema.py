@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import Any
 
-from samdiag import instruments, spectral, types
+from samdiag import instruments, probes, remedies, spectral, types
 from samdiag import sweep as sweeps
 from samdiag.spectral import SpectralReport
 from samdiag.sweep import Sweep
@@ -71,7 +71,7 @@ def _closed(schema: Any) -> Any:
 
 def _described(name: str, schema: _Schema) -> _Schema:
     """`schema` with the descriptions that the source of the dataclass called `name` has for its fields."""
-    modules = (types, instruments, sweeps, spectral)
+    modules = (types, instruments, sweeps, spectral, remedies, probes)
     kind = next((found for module in modules if (found := getattr(module, name, None))), None)
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
         return schema

@@ -14,8 +14,10 @@ from samdiag.reports.rows import (
     FindingRow,
     MarkKind,
     PrescriptionRow,
+    ScheduleRow,
     SettingRow,
     SpectrumModel,
+    TriedModel,
 )
 from samdiag.reports.spectrum import draw_axis, draw_labels
 from samdiag.reports.words import words_for
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 ICONS = {Severity.ERROR: "✖", Severity.WARNING: "▲", Severity.INFO: "✔"}
 SEVERITY_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "green"}
+MARK_STYLES = {"✔": "green", "✖": "red", "?": "yellow"}
 _INDENT = 2  # columns, of everything below a section title
 _AXIS_WIDTH = 96  # columns at most; a longer axis only separates the marks from their labels
 
@@ -44,6 +47,7 @@ def render(diagnosis: Diagnosis, *, width: int = 100, color: bool = True) -> str
     sections = (
         _head(report),
         _prescription(report),
+        _tried(report.tried) if report.tried else [],
         _findings(report),
         _warnings(report),
         _evidence(report),
@@ -93,9 +97,36 @@ def _prescription(report: DigestedReport) -> list[RenderableType]:
     nothing = all(row.change is Change.KEEP for row in report.prescription)
     return [
         title("What to change", "nothing" if nothing else ""),
+        *_ways(report),
+        *([indented(Text("setting by setting, held throughout:", "dim"))] if report.schedule else []),
         indented(table),
         *(indented(Text(note)) for note in report.prescription_notes),
     ]
+
+
+def _ways(report: DigestedReport) -> list[RenderableType]:
+    """The schedule, the other ways, and what is missing for a recommendation, each under its name."""
+    from rich.text import Text
+
+    table = grid(2)
+    if report.schedule is not None:
+        table.add_row(Text("do", "bold"), _way(report.schedule, "bold green"))
+    for index, row in enumerate(report.alternatives):
+        table.add_row(Text("" if index else "or", "bold"), _way(row, ""))
+    for index, what in enumerate(report.missing):
+        table.add_row(Text("" if index else "missing", "bold"), Text(what, "yellow"))
+    return [indented(table)] if table.row_count else []
+
+
+def _way(row: ScheduleRow, style: str) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(
+        Text.assemble((row.kind, style), ": ", "; ".join(row.phases)),
+        Text.assemble(row.effect, (_cited(row.source), "dim")),
+        Text(f"risk: {row.risk}", "dim"),
+    )
 
 
 def _move(row: PrescriptionRow) -> Text:
@@ -114,6 +145,25 @@ def _allowed(row: PrescriptionRow) -> str:
     if not row.interval:
         return ""
     return "any value allowed" if row.interval == ANY_VALUE else f"allowed {row.interval}"
+
+
+def _tried(model: TriedModel) -> list[RenderableType]:
+    """Every run on a line of its own, then what was predicted against what was seen."""
+    from rich.console import Group
+    from rich.text import Text
+
+    runs = grid(4)
+    for row in model.runs:
+        losses = Group(Text(f"loss {row.loss}", "bold"), Text(f"|g| {row.grad_norm}", "dim"))
+        runs.add_row(Text(row.name, "bold"), Text(row.setting), losses, Text(row.outcome))
+    compared = grid(2, gap=1)
+    for comparison in model.comparisons:
+        style = MARK_STYLES[comparison.mark]
+        line = Text.assemble((f"{comparison.what}: ", "bold"), f"predicted {comparison.predicted}")
+        seen = Text.assemble(("observed ", "dim"), comparison.observed)
+        compared.add_row(Text(comparison.mark, f"bold {style}"), Group(line, seen))
+    notes = [indented(Text(note, "dim")) for note in model.notes]
+    return [title("Tried", model.remark), indented(runs), indented(compared), *notes]
 
 
 def _findings(report: DigestedReport) -> list[RenderableType]:

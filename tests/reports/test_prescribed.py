@@ -39,7 +39,7 @@ def test_the_phases_are_in_words() -> None:
 
 def test_the_schedule_stands_with_its_effect_and_risk_before_the_reasons() -> None:
     shown = " ".join(text.render(one(schedule=WAY), width=120, color=False).split())
-    wanted = "schedule plain steps, then SAM: 137 steps without SAM (rho 0); from then on at rho 0.1"
+    wanted = "do plain steps, then SAM: 137 steps without SAM (rho 0); from then on at rho 0.1"
     assert wanted in shown
     assert shown.index(wanted) < shown.index("plain steps leave in about 91 (docs/theory.md D4)")
     assert shown.index("risk: caught again") < shown.index("Why")

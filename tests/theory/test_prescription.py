@@ -11,13 +11,16 @@ import pytest
 from samdiag.theory.edge import stability_edge
 from samdiag.theory.prescription import (
     MAX_MOMENTUM,
+    decay_steps,
+    edge_lr,
     edge_rho,
     freeing_batch_size,
     matching_momentum,
     noise_momentum_cap,
+    releasing_lr,
     saddle_rho,
 )
-from samdiag.theory.saddle import shifted_eigenvalue
+from samdiag.theory.saddle import captured_while_bouncing, shifted_eigenvalue
 
 from .simulate import heavy_ball, usam
 
@@ -165,3 +168,46 @@ def test_noise_momentum_cap_keeps_the_temperature() -> None:
             if 0 < cap < MAX_MOMENTUM:
                 heat = (1 / (batch_ratio * (1 - cap))) / (1 / (1 - momentum))
                 assert heat == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("radius", "weight_decay"), [(0.0, 0.0), (0.2, 0.0), (0.2, 0.3)])
+def test_edge_lr_is_the_last_stable_one(radius: float, weight_decay: float, momentum: float, nesterov: bool) -> None:
+    lam = 3.0
+    bound = edge_lr(lam, momentum, radius, weight_decay, nesterov=nesterov)
+    for share, grows in ((0.97, False), (1.03, True)):
+        update = usam(np.array([lam]), radius, weight_decay)
+        x = heavy_ball(update, np.array([1.0]), lr=share * bound, momentum=momentum, nesterov=nesterov, steps=2000)
+        assert (not abs(x[0]) < 1.0) is grows
+
+
+def test_edge_lr_has_no_bound_where_nothing_curves_up() -> None:
+    assert edge_lr(-1.0, 0.5) == math.inf
+    assert edge_lr(2.0, 0.5, math.inf) == 0.0
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_releasing_lr_is_where_the_bounce_stops_holding(momentum: float, nesterov: bool) -> None:
+    bound = releasing_lr(-0.7, 3.0, momentum, nesterov=nesterov)
+    assert captured_while_bouncing(-0.7, 3.0, 0.999 * bound, momentum, nesterov=nesterov)
+    assert not captured_while_bouncing(-0.7, 3.0, 1.001 * bound, momentum, nesterov=nesterov)
+    assert releasing_lr(-0.7, -1.0, momentum) == math.inf
+
+
+@pytest.mark.parametrize(("lam", "lr", "momentum"), [(1.0, 0.01, 0.0), (1.0, 0.01, 0.9), (4.0, 0.3, 0.5)])
+def test_what_settles_in_proportion_to_rho_follows_its_decay(lam: float, lr: float, momentum: float) -> None:
+    """A mode drawn to rho itself, which falls to a tenth: at the end it is at most a third above it."""
+    steps = math.ceil(decay_steps(0.1, lam, lr, momentum))
+    x, v = 1.0, 0.0
+    for step in range(steps):
+        v = momentum * v + lam * (x - 0.1 ** (step / (steps - 1)))
+        x -= lr * v
+    assert 0.07 < x < 0.14
+
+
+def test_a_mode_that_does_not_relax_is_never_followed() -> None:
+    assert decay_steps(0.1, -1.0, 0.1, 0.0) == math.inf
+    assert decay_steps(0.1, 10.0, 0.3, 0.0) == math.inf
+    assert decay_steps(0.1, 10.0, 0.1, 0.0) == 1.0
