@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench lint types imports install clean
+.PHONY: demo test test-slow bench clinic lint types imports install clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,11 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/products.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/peers.py
+
+# resumable; one to two hours on two cores
+clinic: install
+	$(BIN)/python -m benchmarks.clinic run --out build/clinic
+	$(BIN)/python -m benchmarks.clinic report --out build/clinic
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
