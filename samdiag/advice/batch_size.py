@@ -7,6 +7,7 @@ import math
 from samdiag.advice.situation import MIN_BATCH, Situation
 from samdiag.remedies import Advice
 from samdiag.theory.prescription import freeing_batch_size
+from samdiag.verdicts.thresholds import QUADRATIC_FAILS
 
 SOURCE = "docs/theory.md A7, D2"
 MAX_HEATING = 16.0  # times; leaving needs 4(rho_eff|lam|)², so this serves directions captured by up to a factor of two
@@ -64,7 +65,8 @@ def free(situation: Situation) -> Advice:
 
     A batch that would raise the noise temperature eta/(B(1−gamma)) more than MAX_HEATING times is not recommended: on
     MNIST, 14 samples in place of 1000 at rho 2 left the saddle for a loss of 0.20 in 2000 steps, and
-    rho = 0.5|g|/|lambda_min| reached 0.02 in 500.
+    rho = 0.5|g|/|lambda_min| reached 0.02 in 500. Nor is one where the quadratic at x is not the loss at the distance
+    rho: two convolution networks kept at rho 2 and 8 in smaller batches ended where no unit was alive.
 
     Source: theory D2, with a cap on the noise temperature as D3 has one.
     """
@@ -77,6 +79,8 @@ def free(situation: Situation) -> Advice:
         )
     if m.variant.startswith("asam"):
         return silence(situation, "no closed form for ASAM's batch size: change rho")
+    if (m.quadratic_error or 0.0) > QUADRATIC_FAILS:
+        return silence(situation, "at the distance rho the loss is not the quadratic that noise would free: change rho")
     if m.noise_trace.value is None:
         return silence(situation, "the gradient noise is unknown: a single batch was analysed")
     if m.noise_trace.value <= 0:

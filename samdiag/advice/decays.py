@@ -73,7 +73,8 @@ def _slower(situation: Situation, lam: float, now: float) -> tuple[Schedule, ...
 def of_floor(situation: Situation) -> Schedule | None:
     """rho to a tenth in steps that the gradient's own direction can follow; the floor lambda_max·rho falls with it.
 
-    The direction's curvature is uᵀHu, at least GENTLE of lambda_max.
+    It begins where the floor is |g|, if that is below the present rho: above it nothing is gained. The direction's
+    curvature is uᵀHu, at least GENTLE of lambda_max.
 
     Source: SI, constant rho; theory D, convergence floor.
     """
@@ -86,20 +87,31 @@ def of_floor(situation: Situation) -> Schedule | None:
     floor, norm = convergence_floor(m.rho, top), m.grad_norm.value or 0.0
     if math.isinf(steps):
         return _by_hand(situation, "the floor")
+    first = floor_rho(situation)
     words = (
-        f"the floor lambda_max·rho falls from {floor:.3g} to {DECAY * floor:.3g}, and |g|, which follows it, from "
-        f"{norm:.3g} to about {DECAY * norm:.3g}"
+        f"the floor lambda_max·rho falls from {floor:.3g} to {DECAY * top * first:.3g}, and |g|, which follows it, "
+        f"from {norm:.3g} to about {DECAY * norm:.3g}"
     )
-    return _decay(situation, steps, words, "SI (arXiv 2306.09850); docs/theory.md D")
+    return _decay(situation, steps, words, "SI (arXiv 2306.09850); docs/theory.md D", first=first)
 
 
-def _decay(situation: Situation, steps: float, effect: str, source: str) -> Schedule:
+def floor_rho(situation: Situation) -> float:
+    """The radius at which the floor lambda_max·rho is |g|, at most the present one.
+
+    Source: SI; theory D, convergence floor.
+    """
     m = situation.m
+    top, norm = m.lambda_max.value or 0.0, m.grad_norm.value or 0.0
+    return min(m.rho, norm / top) if top > 0 and norm > 0 else m.rho
+
+
+def _decay(situation: Situation, steps: float, effect: str, source: str, *, first: float | None = None) -> Schedule:
+    start = situation.m.rho if first is None else first
     count = max(2, math.ceil(min(steps, MAX_DECAY)))
-    end = DECAY * m.rho
+    end = DECAY * start
     return Schedule(
         kind="rho-decay",
-        phases=(Phase(steps=count, rho=m.rho, rho_end=end), Phase(steps=None, rho=end)),
+        phases=(Phase(steps=count, rho=start, rho_end=end), Phase(steps=None, rho=end)),
         effect=f"in {count} steps {effect}",
         risk=LOOK,
         source=source,

@@ -33,7 +33,7 @@ def prescribe(m: Measurements, findings: tuple[Finding, ...]) -> Prescription:
         return _stabilise(situation)
     if verdict == "convergence-floor":
         why = "the floor lambda_max·rho is proportional to rho: decay rho to go on"
-        p = _only_rho(situation, rho.decay(situation, "convergence floor", why))
+        p = _only_rho(situation, rho.decay(situation, "convergence floor", why, first=decays.floor_rho(situation)))
         return replace(p, schedule=decays.of_floor(situation))
     if verdict == "bounce":
         why = "the bounce's size is proportional to rho: decay rho to come closer"
@@ -136,9 +136,7 @@ def _leave_saddle(situation: Situation) -> Prescription:
         faster = _left_at(learning_rate.at_lr(situation, usable.recommended)) if usable and usable.recommended else p
         if usable is not None and faster.schedule is not None:
             return replace(faster, lr=usable, schedule=_with_lr(faster.schedule, usable), alternatives=(), missing=())
-    raised = learning_rate.release(situation)
-    needed = p.schedule is not None and any(phase.lr is not None for phase in p.schedule.phases)
-    return replace(p, lr=raised if needed else None)
+    return p
 
 
 def _with_lr(schedule: Schedule, advice: Advice) -> Schedule:

@@ -155,16 +155,17 @@ def sgd_then_sam(situation: Situation) -> Schedule | None:
     if steps is None:
         return None
     rho = rho_at_exit(situation, leaving)
-    raised = learning_rate.release(situation)
-    lr = raised.recommended if raised is not None else None
+    trap = learning_rate.releasing(situation)
     hold = max(1, math.ceil(SGD_MARGIN * steps))
     return Schedule(
         kind="sgd-then-sam",
-        phases=(Phase(steps=hold, rho=0.0, batch_size=small), Phase(steps=None, rho=rho, lr=lr)),
+        phases=(Phase(steps=hold, rho=0.0, batch_size=small), Phase(steps=None, rho=rho)),
         effect=f"plain steps{f' in batches of {small}' if small else ''} leave in about {steps}: |q·g| then is "
-        f"{leaving:.3g}, and SAM at rho {rho:.3g} keeps half of SGD's escape rate there"
-        + (f"; lr {lr:.3g}, at which SAM's bounce does not make the trap again" if lr is not None else ""),
-        risk=f"plain steps may go to a sharper place, and SAM may be caught again: {LOOK}",
+        f"{leaving:.3g}, and SAM at rho {rho:.3g} keeps half of SGD's escape rate there",
+        risk=(
+            f"below lr {trap:.3g} SAM's bounce holds this very saddle at every rho (A6); " if trap is not None else ""
+        )
+        + f"plain steps may go to a sharper place, and SAM may be caught again: {LOOK}",
         source="docs/theory.md D4, D1",
         steps=float(steps),
     )

@@ -54,11 +54,16 @@ def shrink(situation: Situation, why: str) -> Advice:
     )
 
 
-def decay(situation: Situation, binding: str, reason: str) -> Advice:
-    """Where the decay of rho ends: DECAY of the present one."""
+def decay(situation: Situation, binding: str, reason: str, *, first: float | None = None) -> Advice:
+    """Where the decay of rho ends: DECAY of `first`, by default the present one."""
     m = situation.m
     return Advice(
-        current=m.rho, recommended=DECAY * m.rho, interval=(0.0, m.rho), binding=binding, reason=reason, source=SOURCE
+        current=m.rho,
+        recommended=DECAY * (m.rho if first is None else first),
+        interval=(0.0, m.rho),
+        binding=binding,
+        reason=reason,
+        source=SOURCE,
     )
 
 

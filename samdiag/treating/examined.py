@@ -10,6 +10,7 @@ from samdiag.pipeline import Progress
 from samdiag.remedies import Prescription
 from samdiag.treatment import HARMLESS, State
 from samdiag.types import Finding, Measurements, Problem
+from samdiag.verdicts.thresholds import PROGRESS
 
 if TYPE_CHECKING:
     from samdiag.measure.settings import MeasureSettings
@@ -62,19 +63,31 @@ class Examined:
             return max(loss - m.loss_lower_bound, 0.0)
         return max(abs(loss), abs(m.loss_change.value or 0.0))
 
+    def has_risen(self, first: Examined) -> bool:
+        """Whether the loss is higher than at first by more than does not count."""
+        rise = (self.measurements.loss.value or 0.0) - (first.measurements.loss.value or 0.0)
+        return rise > NEGLIGIBLE * first.at_stake
+
     def has_gone_well(self, first: Examined) -> bool:
-        """Whether nothing holds the run any more, or what does costs next to nothing of what was lost at first."""
+        """Whether nothing holds the run any more, or what does costs next to nothing of what was lost at first.
+
+        Not where the loss rose: a worse place at which nothing holds the run is no rescue. Nor is a place where nothing
+        moves, with plain steps either, and the loss is what it was (a network without a live unit).
+        """
+        fallen = (first.measurements.loss.value or 0.0) - (self.measurements.loss.value or 0.0)
+        if self.has_risen(first) or (self.verdict == "minimum" and fallen < PROGRESS * first.at_stake):
+            return False
         bounded = self.measurements.loss_lower_bound is not None
         done = bounded and self.at_stake <= NEGLIGIBLE * first.at_stake
         return self.is_harmless or (done and self.verdict in AT_THE_END)
 
 
 def examine(problem: Problem, settings: MeasureSettings, progress: Progress | None) -> Examined:
-    """Measured, judged and prescribed for at the model's present weights."""
+    """Measured, judged and prescribed for at the model's present weights, as `samdiag inspect` does it."""
     from samdiag.advice import prescribe
-    from samdiag.measure.measuring import measure
-    from samdiag.verdicts import judge_all
+    from samdiag.measure.measuring import measuring
+    from samdiag.verifying import judged
 
-    measurements = measure(problem, settings, progress, Patience())
-    findings = judge_all(measurements)
+    with measuring(problem, settings, progress, Patience()) as found:
+        measurements, findings = judged(found)
     return Examined(measurements=measurements, findings=findings, prescription=prescribe(measurements, findings))

@@ -33,6 +33,8 @@ def why_no_way(now: Examined, rounds: Sequence[Round]) -> str:
     """Why nothing can be applied."""
     if rounds and rounds[-1].diverged:
         return "the run diverged under the prescription, and no other way is prescribed"
+    if now.verdict == "minimum":
+        return f"the run rests at loss {number(now.measurements.loss.value)}, where plain steps do not go on either"
     missing = "; ".join(now.prescription.missing) or now.prescription.rho.reason
     return f"the prescription names no setting: {missing}"
 
@@ -43,6 +45,8 @@ def why_used_up(first: Examined, now: Examined, rounds: Sequence[Round]) -> str:
     if rounds[-1].diverged:
         return f"{which} used up, and the last one diverged and was undone"
     moved = f"{number(first.measurements.loss.value)} → {number(now.measurements.loss.value)}"
+    if now.has_risen(first):
+        return f"the loss rose ({moved}), and {which} used up; the verdict is {now.verdict}"
     if not has_moved(first, now):
         return f"the loss did not move ({moved}), and {which} used up; the verdict is {now.verdict}"
     return f"{which} used up: the loss fell ({moved}), and the verdict is {now.verdict}"

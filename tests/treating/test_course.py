@@ -10,14 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from samdiag import Problem, advice
+from samdiag import Problem, advice, diagnose
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.measure import measuring
 from samdiag.measure.settings import MeasureSettings
-from samdiag.remedies import Phase, Prescription, Schedule
+from samdiag.remedies import Advice, Phase, Prescription, Schedule
 from samdiag.treating import treat_problem
 from samdiag.treating.course import Course
-from samdiag.treatment import Outcome
+from samdiag.treating.examined import Examined, examine
+from samdiag.treating.reasons import why_used_up
+from samdiag.treatment import Outcome, Recipe, Round
+from samdiag.verdicts.thresholds import LONG_TRIAL
+
+from ..advice.situations import said
+from ..verdicts.samples import est, measurements
 
 F64 = torch.float64
 
@@ -167,6 +173,46 @@ def test_a_loss_that_does_not_move_is_named(prescribed: Callable[..., None]) -> 
     assert len(found.rounds) == 2
 
 
+@pytest.mark.parametrize(("loss", "well"), [(0.6, True), (0.9675, False), (1.383, False)])
+def test_a_harmless_place_without_a_lower_loss_is_no_rescue(loss: float, well: bool) -> None:
+    """From 0.9675 a decay of rho 5 led a network with BatchNorm to a point at chance that is at rest, loss 1.383."""
+    nothing = Advice(current=None, recommended=None, interval=None, binding=None, reason="", source="")
+    prescription = Prescription(rho=nothing, momentum=nothing, batch_size=nothing)
+    first, after = (
+        Examined(
+            measurements=replace(measurements(), loss=est(value, 1e-6), loss_lower_bound=0.0),
+            findings=said(verdict),
+            prescription=prescription,
+        )
+        for value, verdict in ((0.9675, "convergence-floor"), (loss, "minimum"))
+    )
+    assert after.has_gone_well(first) is well
+    recipe = Recipe(rho=5.0, lr=0.05, momentum=0.0, batch_size=None, micro_batch=None)
+    entry = Round(
+        number=1,
+        before=first.state,
+        kind="rho-decay",
+        start=recipe,
+        phases=(),
+        steps=9,
+        loss_after=loss,
+        verdict_after="minimum",
+        seconds=0.1,
+    )
+    assert ("the loss rose" in why_used_up(first, after, [entry])) is not well
+
+
+def test_a_diagnosis_on_the_way_looks_as_long_as_inspect_does() -> None:
+    """A bounce across x²/2 rests on the pace of the next steps, which `inspect` follows for longer."""
+    start = 0.1 * 5.0 / (2.0 - 0.1)  # theory A9: eta·lam·rho/(2 − eta·lam)
+    problem = problem_of(torch.tensor([start], dtype=F64), lambda w: 0.5 * w[0] ** 2, bound=0.0)
+    found = examine(problem, MeasureSettings(rho=5.0, lr=0.1), None)
+    said = diagnose(problem, rho=5.0, lr=0.1)
+    assert found.measurements.lookahead_steps == LONG_TRIAL
+    assert found.verdict == said.verdict
+    assert found.findings == said.findings
+
+
 def test_the_settings_of_the_last_phase_go_on(prescribed: Callable[..., None]) -> None:
     prescribed((Phase(steps=100, rho=0.0), Phase(steps=60, rho=0.02, rho_end=0.01, momentum=0.5)))
     found = treat_problem(two_wells(), SETTINGS, rounds=1)
@@ -189,7 +235,7 @@ def test_an_error_in_a_later_round_keeps_the_earlier_ones(
     prescribed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prescribed((Phase(steps=100, rho=0.0),))
-    real, calls = measuring.measure, []
+    real, calls = measuring.measuring, []
 
     def measure(*arguments: object) -> object:
         calls.append(1)
@@ -197,7 +243,7 @@ def test_an_error_in_a_later_round_keeps_the_earlier_ones(
             raise CannotDecide("the disk with the data went away", "mount it")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(measuring, "measuring", measure)
     problem = two_wells()
     course = Course(problem, SETTINGS)
     with pytest.raises(CannotDecide, match="went away"):
