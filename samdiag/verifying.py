@@ -20,6 +20,7 @@ Progress = Callable[[str, int], None]
 ADAM = (
     "the checkpoint's optimizer is of the Adam family: these runs make SGD's update, so that no verdict falls by them"
 )
+UNTRIED = "what is prescribed is for the verdict after the test: it has not been tried itself"
 ELSEWHERE = frozenset({"descending", "minimum", "bounce", "unstable", "convergence-floor"})  # no saddle is left there
 
 
@@ -63,6 +64,7 @@ def try_out(
 
     Where memory runs out the diagnosis stays as it was measured, with a warning.
     """
+    from samdiag.advice import prescribe
     from samdiag.measure.probe import run_probe
     from samdiag.verdicts.verified import compare, confirm
 
@@ -85,4 +87,7 @@ def try_out(
             raise
         return None, findings, ("--verify ran out of memory, and nothing was tried: use fewer --samples",)
     probe = replace(probe, comparisons=compare(found.measurements, findings, probe))
-    return probe, findings if trying.adam else confirm(findings, probe, found.measurements), ()
+    left = findings if trying.adam else confirm(findings, probe, found.measurements)
+    if left[0].verdict != findings[0].verdict and prescribe(found.measurements, left).schedule is not None:
+        probe = replace(probe, notes=(*probe.notes, UNTRIED))
+    return probe, left, ()

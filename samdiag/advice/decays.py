@@ -13,7 +13,7 @@ from samdiag.theory.prescription import decay_steps
 from samdiag.theory.saddle import captured_while_bouncing
 from samdiag.verdicts.reading import run_gradient_ratio
 
-MAX_DECAY = 100_000  # steps; slower directions than this allows are not waited for
+MAX_DECAY = 10_000  # steps; slower directions than this allows are not waited for
 GENTLE = 0.01  # of lambda_max: flatter directions are not waited for, progress in them does not depend on rho
 LOOK = "diagnose again when rho has come down: SAM then does little, and as |g| falls a saddle may catch it"
 TRAP = "a lower learning rate makes traps of saddles (docs/theory.md A6): diagnose again"

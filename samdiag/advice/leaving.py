@@ -183,6 +183,9 @@ def _starting_batch(situation: Situation) -> int | None:
 def exit_gradient(situation: Situation, batch: float | None) -> float:
     """|q·g| at which SAM may come back: the mean batch gradient, and enough for RETURN of the present rho.
 
+    The latter no further than where the quadratic along q, |q·g|²/(2|lambda_min|) below the saddle, has used up the
+    loss: no gradient is that large, whatever rho would need.
+
     Source: theory D1, D4.
     """
     m, bottom = situation.m, situation.bottom
@@ -191,6 +194,9 @@ def exit_gradient(situation: Situation, batch: float | None) -> float:
         return now
     per_rho = {name: rho for rho, name in situation.rho_bounds(1.0)}.get("saddle trap", 0.0)
     back = RETURN * m.rho / per_rho if per_rho > 0 else 0.0
+    if m.loss_lower_bound is not None and m.loss.value is not None:
+        stake = max(m.loss.value - m.loss_lower_bound, 0.0)
+        back = min(back, math.sqrt(2.0 * abs(bottom.eigenvalue.value or 0.0) * stake))
     return max(now, back)
 
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from samdiag.types import Diagnosis
 
 
-def check_target(path: Path, checkpoints: list[str]) -> None:
+def check_target(path: Path, checkpoints: list[str], report: Path | None = None) -> None:
     """Nothing, where FILE can be written for these checkpoints. A file of another origin is never written over.
 
     Raises:
-        UsageError: several checkpoints, an unknown suffix, a checkpoint or a foreign file in the place, or no access.
+        UsageError: several checkpoints, an unknown suffix, a checkpoint or a foreign file in the place, the report's
+            own file, or no access.
     """
     from samdiag.reports.recipes import check_suffix, is_recipe
 
@@ -28,9 +29,16 @@ def check_target(path: Path, checkpoints: list[str]) -> None:
         raise UsageError(f"--emit with {len(checkpoints)} checkpoints", "inspect one checkpoint at a time with --emit")
     check_suffix(path.suffix.lower())
     shown = printable(path)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if report is not None and os.path.realpath(report) == os.path.realpath(path):
+        raise UsageError(f"--output and --emit both name {shown}", "give one of the two a name of its own")
+    try:
+        free = not path.is_dir() and path.parent.is_dir() and os.access(path.parent, os.W_OK)
+        taken = path.exists() or path.is_symlink()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        free = taken = False
+    if not free:
         raise UsageError(f"cannot write {shown}", "give --emit a file in a folder that exists and is writable")
-    if not path.exists() and not path.is_symlink():
+    if not taken:
         return
     try:
         own = path.is_file() and is_recipe(path.read_text(encoding="utf-8"), path.suffix.lower())
@@ -56,7 +64,7 @@ def write_whole(path: Path, text: str) -> None:
     beside = ""
     try:
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+            "w", encoding="utf-8", dir=path.parent, prefix=".samdiag-", delete=False
         ) as stream:
             beside = stream.name
             stream.write(text)

@@ -228,16 +228,16 @@ class _Run:
 
         parse_fail_on(self.overrides.get("gate.fail_on"))  # a typo should not wait for the first checkpoint
         if self.emit is not None:
-            emitted.check_target(self.emit, self.paths)
+            emitted.check_target(self.emit, self.paths, self.output)
         sink = ReportOutput(self.output, self.paths)
         try:
             for path in self.paths:
                 diagnosis = self._one(path)
                 self.done.append(diagnosis)
-                if self.emit is not None and diagnosis.failure is None:
-                    emitted.write_settings(self.emit, diagnosis)
                 if self.quiet < 2 or self.output is not None:
                     self._write(sink, diagnosis)
+                if self.emit is not None and diagnosis.failure is None:
+                    emitted.write_settings(self.emit, diagnosis)
                 if self.patience.interrupted:
                     return self._interrupted(len(self.done) - 1)
             return self._exit_code()

@@ -63,7 +63,9 @@ def choose_targets(
         _check_free(found, own)
         return found
     stem = source.name.removesuffix(source.suffix)
-    stem = stem.encode()[: LONGEST_NAME - len(MARK)].decode(errors="ignore")
+    room = LONGEST_NAME - len(MARK)
+    if len(os.fsencode(stem)) > room:
+        stem = os.fsencode(stem)[:room].decode(errors="ignore")
     for number in range(1, MOST_NAMES):
         ending = MARK if number == 1 else f"{MARK}-{number}"
         found = _targets(source.with_name(f"{stem}.{ending}{SAFETENSORS}"), log)

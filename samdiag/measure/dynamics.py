@@ -116,20 +116,26 @@ class Walk:
     def step(self, update: Update) -> float:
         """Makes one update; returns the loss of its batch at the point before it.
 
-        v ← gamma·v + (1 − d)(F_b + wd·x), x ← x − eta·v (Nesterov: eta(F_b + wd·x + gamma·v)).
+        v ← gamma·v + (1 − d)(F_b + wd·x), x ← x − eta·v (Nesterov: eta(F_b + wd·x + gamma·v)). Without momentum
+        x ← x − eta(F_b + wd·x): as in torch, v stays as it is and there is no dampening.
 
         Source: SAM as Foret et al., algorithm 1, with the momentum of PyTorch's SGD.
         """
         loss, direction = self._direction(update)
         direction = direction + update.weight_decay * self.point
+        self.point = self.point - update.lr * self._taken(update, direction)
+        self.count += 1
+        return loss
+
+    def _taken(self, update: Update, direction: Tensor) -> Tensor:
+        """The step over eta, with the velocity moved on."""
+        if update.momentum == 0:
+            return direction
         if self.velocity is None:
             self.velocity = direction.clone()
         else:
             self.velocity = update.momentum * self.velocity + (1.0 - update.dampening) * direction
-        taken = direction + update.momentum * self.velocity if update.nesterov else self.velocity
-        self.point = self.point - update.lr * taken
-        self.count += 1
-        return loss
+        return direction + update.momentum * self.velocity if update.nesterov else self.velocity
 
     def _direction(self, update: Update) -> tuple[float, Tensor]:
         if update.batch_size not in self._streams:

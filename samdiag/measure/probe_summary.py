@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 
 from samdiag.measure.continuations import Continuation
 from samdiag.measure.probe_session import Runner
@@ -48,9 +49,17 @@ def _end(points: Sequence[ProbePoint]) -> float:
 
 
 def _swing(points: Sequence[ProbePoint]) -> float:
-    """How far the last losses lie from their own straight line, as a standard deviation; 0 for too few."""
+    """How far the last losses lie from their own straight line, as a standard deviation; 0 for too few.
+
+    0 too where they go one way and make up half of all the change or more: a loss that grows or falls as a power of the
+    steps bends away from a line and does not swing.
+    """
     late = points[-LATE_POINTS:]
     if len(late) < LATE_POINTS or not all(math.isfinite(p.loss) for p in late):
+        return 0.0
+    changes = [after.loss - before.loss for before, after in pairwise(late)]
+    one_way = all(change > 0 for change in changes) or all(change < 0 for change in changes)
+    if one_way and abs(late[-1].loss - late[0].loss) >= 0.5 * abs(late[-1].loss - points[0].loss):
         return 0.0
     size = max(abs(p.loss) for p in late) or 1.0  # a loss without a floor may be too large to be squared
     steps, losses = [float(p.step) for p in late], [p.loss / size for p in late]

@@ -21,7 +21,8 @@ class MeasureSettings:
 
     Attributes:
         rho, variant, lr, momentum, weight_decay, batch_size: as in training; lr and batch_size may be unknown (None).
-        nesterov, dampening: as in torch.optim.SGD; dampening equal to momentum makes the velocity an average (EMA).
+        nesterov, dampening: as in torch.optim.SGD; dampening equal to momentum makes the velocity an average (EMA);
+            without momentum there is none, whatever was said.
         micro_batch: samples behind one ascent gradient (m-SAM); None: the training batch.
         alpha: gsam's share of the orthogonal part. eta_a: asam-samsung's constant added to |w|.
         weight_decay_in: "update", as optimisers apply it, or "objective": f + wd/2·|x|², which the ascent sees too.
@@ -95,7 +96,8 @@ class MeasureSettings:
                 f"the micro-batch of {self.micro_batch} is larger than the batch of {self.batch_size}",
                 "give --micro-batch the samples behind one ascent gradient, at most the batch",
             )
-
+        if self.momentum == 0:  # torch.optim.SGD dampens its momentum buffer, and there is none
+            object.__setattr__(self, "dampening", 0.0)
         if self.memory is not None and (not isinstance(self.memory, int) or self.memory < 1):
             raise UsageError(f"memory = {self.memory!r} is not a number of bytes", "give it as an int, e.g. 4 * 10**9")
 

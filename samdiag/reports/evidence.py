@@ -7,6 +7,7 @@ import math
 from samdiag.reports.escape import printable
 from samdiag.reports.numbers import NOT_MEASURED, estimate, estimate_line, number
 from samdiag.reports.rows import EvidenceRow
+from samdiag.theory.edge import stability_edge
 from samdiag.types import Estimate, Measurements
 from samdiag.verdicts.thresholds import BOUNCE_RATIO, HALLUCINATION_RATIO
 
@@ -59,7 +60,8 @@ def _batch_rows(m: Measurements) -> list[EvidenceRow]:
 
 
 def _curvature_rows(m: Measurements) -> list[EvidenceRow]:
-    edge = f"SGD's step edge: {number(2 * (1 + m.momentum) / m.lr)}" if m.lr else ""
+    limit = stability_edge(m.momentum, nesterov=m.nesterov)
+    edge = f"SGD's step edge: {number(limit / m.step_size)}" if m.step_size else ""
     bound = ""
     if m.lambda_min_bound is not None:
         whose = "" if everything_seen(m) or m.num_samples == 1 else " on these samples"  # one: a loss without data

@@ -13,7 +13,7 @@ from samdiag.types import Measurements
 KIND_WORDS = {
     "constant": "other settings",
     "sgd-then-sam": "plain steps, then SAM",
-    "rho-warm-up": "small rho, then more",
+    "rho-warm-up": "a small rho first",
     "rho-decay": "decay of rho",
     "micro-batch": "ascent micro-batches",
     "lower-lr": "lower learning rate",

@@ -95,7 +95,7 @@ VERDICT_WORDS: Mapping[str, VerdictWords] = {
     ),
     "minimum": VerdictWords(
         headline="At a minimum",
-        meaning="Nothing that counts is left to gain here: this run has converged.",
+        meaning="The run is at rest: neither SAM nor plain steps would gain anything that counts from here.",
         severity=Severity.INFO,
         color="green",
     ),

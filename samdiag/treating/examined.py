@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from samdiag.measure.settings import MeasureSettings
 
 NEGLIGIBLE = 0.01  # share of the loss at stake in the beginning below which SAM's own limits at a minimum do not count
-AT_THE_END = ("bounce", "convergence-floor")  # verdicts about the last distance to a minimum, proportional to rho
+# where next to nothing is left: SAM's last distance to a minimum, proportional to rho, and what cannot be told any more
+AT_THE_END = ("bounce", "convergence-floor", "undecided")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STEPS = 500  # rho = 0.5|g|/|lambda_min| rescued 11 of 12 stuck MNIST networks within them
 ESCAPES = 2.0  # times its predicted steps that a phase lasts where these are more than STEPS allows
-MOST_STEPS = 10_000  # of a phase whose length nobody said: longer ones are for the user to ask for
+MOST_STEPS = 10_000  # of a phase that the user did not ask to be longer; the next round goes on from there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +61,17 @@ def _way(schedule: Schedule) -> Way:
 def timed(way: Way, steps: int | None) -> Way:
     """The way with every phase's steps said: `steps` where it leaves them open.
 
-    None: STEPS, or more where the effect is predicted to take longer. Phases of no steps are left out.
+    None: STEPS, or more where the effect is predicted to take longer. No phase lasts longer than MOST_STEPS, or `steps`
+    where these are more: a decay is then faster. Phases of no steps are left out.
     """
+    most = max(MOST_STEPS, steps or 0)
     fixed = sum(phase.steps or 0 for phase in way.phases)
     if steps is None:
         predicted = way.predicted if way.predicted is not None and math.isfinite(way.predicted) else 0.0
         steps = max(STEPS, min(math.ceil(ESCAPES * predicted) - fixed, MOST_STEPS))
-    phases = tuple(replace(phase, steps=steps) if phase.steps is None else phase for phase in way.phases)
+    phases = tuple(
+        replace(phase, steps=steps if phase.steps is None else min(phase.steps, most)) for phase in way.phases
+    )
     return replace(way, phases=tuple(phase for phase in phases if phase.steps))
 
 

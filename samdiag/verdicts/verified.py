@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from samdiag.probes import AS_CONFIGURED, PRESCRIBED, SGD, Comparison, Probe, ProbedRun
 from samdiag.types import Confidence, Finding, Measurements, Severity
 from samdiag.verdicts import thresholds as t
-from samdiag.verdicts.reading import is_near_saddle, shown
+from samdiag.verdicts.reading import shown
 
 STUCK = frozenset({"saddle-attraction", "hallucinated-minimizer", "convergence-floor", "saddle-slowdown"})
 SADDLES = frozenset({"saddle-attraction", "saddle-slowdown", "saddle-escaping"})  # where leaving has a meaning
@@ -60,6 +60,10 @@ class _Seen:
         """Whether the run has for certain lowered the loss by AS_WELL of what SGD has, which is enough to tell."""
         return self.goes_down(self.sgd) and run.gain_interval[0] >= AS_WELL * self.sgd.gain_interval[1]
 
+    def rises(self, run: ProbedRun) -> bool:
+        """Whether the run's loss has for certain risen by more than STILL of what SGD takes off, or it diverged."""
+        return run.diverged > 0 or run.gain_interval[1] < -STILL * abs(self.sgd.gain)
+
     def stands_still(self, run: ProbedRun) -> bool:
         """Whether the run has for certain done less than STILL of what SGD has, which is enough to tell."""
         low, high = run.gain_interval
@@ -91,7 +95,8 @@ def contradiction(finding: Finding, probe: Probe, m: Measurements) -> str | None
             return None
         return f"as configured the loss falls as SGD's does, {_falls(seen)}"
     if finding.verdict in MOVING and seen.stands_still(seen.sam) and not seen.sam.left:
-        return f"as configured the loss stands still where SGD's falls, {_falls(seen)}"
+        how = "rises" if seen.rises(seen.sam) else "stands still"
+        return f"as configured the loss {how} where SGD's falls, {_falls(seen)}"
     return None
 
 
@@ -143,15 +148,17 @@ def confirm(findings: tuple[Finding, ...], probe: Probe, m: Measurements) -> tup
 def _settled(finding: Finding, probe: Probe, m: Measurements) -> Finding | None:
     """What the probe makes of a verdict that the measurement leaves open; None where it is not certain either.
 
-    A run that stands still where SGD's loss falls, near a saddle: `saddle-attraction`. One that falls as SGD's does:
-    `descending`. Not where the Hessian products failed their check.
+    A run that stands still where SGD's loss falls, at a saddle that its effective radius reverses: `saddle-attraction`.
+    One that falls as SGD's does: `descending`. Not where the Hessian products failed their check.
     """
     seen = _Seen.of(probe, m)
     if not m.self_check.passed:
         return None
+    held = m.lambda_min.high < 0 and m.effective_radius * abs(m.lambda_min.value or 0.0) > 1.0
+    still = seen.stands_still(seen.sam) and not seen.sam.left and not seen.rises(seen.sam)
     if seen.as_well(seen.sam):
         verdict, severity, what = "descending", Severity.INFO, "falls as SGD's does"
-    elif seen.stands_still(seen.sam) and not seen.sam.left and m.lambda_min.high < 0 and is_near_saddle(m):
+    elif held and still:
         verdict, severity, what = "saddle-attraction", Severity.ERROR, "stands still where SGD's falls"
     else:
         return None

@@ -355,6 +355,20 @@ ALL = {
 }
 
 
+@pytest.mark.parametrize("rho", [1e2, 1e9])
+def test_the_exit_gradient_is_one_that_the_loss_allows(rho: float) -> None:
+    """½|lambda|x² uses up the loss of 2.3 at x = √(2·2.3/|lambda|): a gradient of √(2·2.3·|lambda|) at most."""
+    m = dataclasses.replace(measurements(), rho=rho, loss=est(2.3), loss_lower_bound=0.0)
+    lam = abs(m.bottom_directions[0].eigenvalue.value or 0.0)
+    most = math.sqrt(2 * 2.3 * lam)
+    assert leaving.exit_gradient(Situation.of(m), None) == pytest.approx(most)
+    found = leaving.sgd_then_sam(Situation.of(m))
+    assert found is not None
+    assert found.phases[1].rho <= 0.5 * most / lam * (1 + 1e-9)
+    unbounded = dataclasses.replace(m, loss_lower_bound=None)
+    assert leaving.exit_gradient(Situation.of(unbounded), None) > 2 * most
+
+
 @pytest.mark.parametrize("verdict", ALL)
 def test_a_schedule_is_complete_or_something_is_missing(verdict: str) -> None:
     """Where settings are to change there is a schedule; where nothing can be said, what is missing."""

@@ -158,6 +158,39 @@ def test_a_dangling_link_is_not_written_through(work: Path, inspect: Run) -> Non
     assert not Path("elsewhere.toml").exists()
 
 
+def test_the_report_and_the_settings_are_two_files(held: tuple[str, ...], inspect: Run) -> None:
+    ran = inspect(*held, "--format", "json", "--output", "both.json", "--emit", "./both.json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--output and --emit both name both.json" in ran.err
+    assert not Path("both.json").exists()
+
+
+def test_a_file_that_cannot_be_written_costs_no_report(
+    held: tuple[str, ...], inspect: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    ran = inspect(*held, "--emit", "next.toml")
+    assert ran.code == 3
+    assert "CAUGHT IN A SADDLE" in ran.out
+    assert "could not be written to next.toml: No space left on device" in ran.err
+    assert not [name for name in os.listdir() if name.endswith((".tmp", ".toml")) or name.startswith(".samdiag")]
+
+
+def test_a_name_that_no_file_can_have(work: Path, inspect: Run) -> None:
+    ran = inspect(A, *HONEST, "--emit", "x" * 300 + ".toml")
+    assert (ran.code, ran.out) == (2, "")
+    assert "give --emit a file in a folder that exists" in ran.err
+
+
+def test_a_long_name_is_written(held: tuple[str, ...], inspect: Run) -> None:
+    name = "x" * 250 + ".toml"
+    assert inspect(*held, "--emit", name, "-qq").code == 1
+    assert tomllib.loads(Path(name).read_text())["action"] == "change"
+
+
 def test_explain_measures_nothing_to_emit(work: Path, inspect: Run) -> None:
     ran = inspect(A, *HONEST, "--explain", "--emit", "next.toml")
     assert ran.code == 2

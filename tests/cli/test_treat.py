@@ -336,7 +336,7 @@ def test_the_old_file_may_go_away_meanwhile(near: Path, run: Run, monkeypatch: p
 def test_an_error_after_the_steps_writes_them(near: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from samdiag.measure import measuring
 
-    real, calls = measuring.measure, []
+    real, calls = measuring.measuring, []
 
     def measure(*arguments: Any) -> Any:
         calls.append(1)
@@ -344,7 +344,7 @@ def test_an_error_after_the_steps_writes_them(near: Path, run: Run, monkeypatch:
             raise CannotDecide("out of memory", "use fewer samples")
         return real(*arguments)
 
-    monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(measuring, "measuring", measure)
     ran = run("treat", near, *WELLS)
     assert ran.code == 3
     assert "FAILED" in ran.out
@@ -419,7 +419,7 @@ def test_an_interruption_before_the_first_round_writes_nothing(
     def measure(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(measuring, "measuring", measure)
     before = sorted(os.listdir())
     ran = run("treat", near, *WELLS)
     assert (ran.code, ran.out) == (130, "")

@@ -158,6 +158,21 @@ def test_a_wrong_verdict_falls(inspect, work: Path, monkeypatch: pytest.MonkeyPa
     assert "But the test says" in shown
 
 
+def test_a_prescription_for_another_verdict_was_not_tried(
+    inspect, trapped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("trapped.safetensors", *SADDLE, "--verify", "--steps", "5", "--format", "json")
+    note = "what is prescribed is for the verdict after the test: it has not been tried itself"
+    assert note not in inspect(*arguments).report["probe"]["notes"]
+    monkeypatch.setattr(
+        "samdiag.verdicts.verified.confirm",
+        lambda findings, _probe, _m: (replace(findings[0], verdict="convergence-floor"), *findings[1:]),
+    )
+    report = inspect(*arguments).report
+    assert report["prescription"]["schedule"]["kind"] == "rho-decay"
+    assert note in report["probe"]["notes"]
+
+
 def test_where_memory_runs_out_the_diagnosis_stays(inspect, trapped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

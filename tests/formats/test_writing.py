@@ -123,6 +123,11 @@ def test_a_long_name_is_shortened(tmp_path: Path) -> None:
     assert choose_targets(source).checkpoint.name.endswith(".treated-2.safetensors")
 
 
+def test_a_name_in_another_encoding_is_kept(tmp_path: Path) -> None:
+    source = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    assert os.fsencode(choose_targets(source).checkpoint.name) == b"caf\xe9.treated.safetensors"
+
+
 # ---------------------------------------------------------------- tensors
 
 

@@ -231,6 +231,14 @@ def test_divergence_is_a_value() -> None:
     assert len({point.step for point in run.points}) == len(run.points)
 
 
+def test_growth_as_a_power_is_a_rise_and_no_swing() -> None:
+    """eta·lam = 2.4: the loss grows by 1.96 a step; a straight line through its last records misses them by as much."""
+    probe = probed(saddle((0.0, 0.0, 0.0, 0.01)), Verify(steps=100), rho=1e-9, lr=1.2)
+    run = of(probe, SGD)
+    assert run.points[-1].loss == pytest.approx(1e-4 * 1.4**200, rel=1e-2)
+    assert run.gain_interval[1] < 0
+
+
 @pytest.mark.parametrize("batch_size", [None, 16])
 def test_losses_too_large_to_be_squared(batch_size: int | None) -> None:
     """A saddle without a floor: after some 240 steps of factor 2 the loss is beyond −1e150, and still a number."""

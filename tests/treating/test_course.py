@@ -19,6 +19,7 @@ from samdiag.treating import treat_problem
 from samdiag.treating.course import Course
 from samdiag.treating.examined import Examined, examine
 from samdiag.treating.reasons import why_used_up
+from samdiag.treating.ways import Way, timed
 from samdiag.treatment import Outcome, Recipe, Round
 from samdiag.verdicts.thresholds import LONG_TRIAL
 
@@ -202,6 +203,22 @@ def test_a_harmless_place_without_a_lower_loss_is_no_rescue(loss: float, well: b
     assert ("the loss rose" in why_used_up(first, after, [entry])) is rose
 
 
+@pytest.mark.parametrize(("loss", "well"), [(0.6, False), (0.009, True)])
+def test_what_cannot_be_told_when_next_to_nothing_is_left_is_a_rescue(loss: float, well: bool) -> None:
+    """A decay of rho took a network from 0.8446 to 0.0025, where the samples decide nothing any more."""
+    nothing = Advice(current=None, recommended=None, interval=None, binding=None, reason="", source="")
+    prescription = Prescription(rho=nothing, momentum=nothing, batch_size=nothing)
+    first, after = (
+        Examined(
+            measurements=replace(measurements(), loss=est(value, 1e-6), loss_lower_bound=0.0),
+            findings=said(verdict),
+            prescription=prescription,
+        )
+        for value, verdict in ((0.9675, "convergence-floor"), (loss, "undecided"))
+    )
+    assert after.has_gone_well(first) is well
+
+
 def test_a_diagnosis_on_the_way_looks_as_long_as_inspect_does() -> None:
     """A bounce across x²/2 rests on the pace of the next steps, which `inspect` follows for longer."""
     start = 0.1 * 5.0 / (2.0 - 0.1)  # theory A9: eta·lam·rho/(2 − eta·lam)
@@ -229,6 +246,16 @@ def test_open_phases_last_as_long_as_is_said(prescribed: Callable[..., None]) ->
     assert [phase.steps for phase in found.rounds[0].phases] == [7, 30]
     found = treat_problem(two_wells(), SETTINGS, rounds=1)
     assert [phase.steps for phase in found.rounds[0].phases] == [7, 500]
+
+
+@pytest.mark.parametrize(("steps", "run"), [(None, 10_000), (30, 10_000), (20_000, 20_000)])
+def test_no_phase_is_longer_than_was_asked_for_or_usual(steps: int | None, run: int) -> None:
+    """A decay of rho whose direction is flat is prescribed over 100 000 steps: an hour that nobody asked for."""
+    decay = Phase(steps=100_000, rho=2.0, rho_end=0.2)
+    found = timed(Way(kind="rho-decay", phases=(decay, Phase(steps=None, rho=0.2)), predicted=100_000.0), steps)
+    assert found.phases[0].steps == run
+    assert found.phases[0].rho_at(run - 1) == pytest.approx(0.2)
+    assert found.phases[1].steps == (10_000 if steps is None else steps)
 
 
 def test_an_error_in_a_later_round_keeps_the_earlier_ones(

@@ -312,6 +312,7 @@ def test_half_time_is_between_the_records() -> None:
         (falls(0.001), "saddle-attraction", Severity.ERROR),
         (falls(1.0), "descending", Severity.INFO),
         (falls(0.4), "undecided", Severity.WARNING),  # neither still nor as fast as SGD
+        (falls(-0.3), "undecided", Severity.WARNING),  # it rises: no saddle holds it
     ],
 )
 def test_an_undecided_verdict_becomes_what_the_runs_show(sam: ProbedRun, expected: str, severity: Severity) -> None:
@@ -328,3 +329,16 @@ def test_where_the_products_failed_their_check_the_runs_settle_nothing() -> None
     broken = dataclasses.replace(m, self_check=dataclasses.replace(m.self_check, passed=False))
     found = confirm((finding("undecided", Severity.WARNING),), probe(falls(0.001), sgd(1.2)), broken)
     assert [f.verdict for f in found] == ["undecided"]
+
+
+def test_a_saddle_that_the_radius_does_not_reverse_holds_nothing() -> None:
+    m = measurements(loss=est(START), loss_lower_bound=0.0, effective_radius=0.9)  # 0.9·0.5 < 1
+    found = confirm((finding("undecided", Severity.WARNING),), probe(falls(0.001), sgd(1.2)), m)
+    assert [f.verdict for f in found] == ["undecided"]
+
+
+def test_a_loss_that_rises_is_said_to() -> None:
+    m = measurements(loss=est(START), loss_lower_bound=0.0)
+    last = confirm((finding("descending", Severity.INFO),), probe(falls(-0.3), sgd(1.2)), m)[-1]
+    assert last.contradicted
+    assert "the loss rises where SGD's falls" in last.message
