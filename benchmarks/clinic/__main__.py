@@ -1,4 +1,4 @@
-"""`python -m benchmarks.clinic run --out DIR`, then `report --out DIR`; `rejudge --out DIR` after a new threshold."""
+"""`python -m benchmarks.clinic run --out DIR`, then `report` and `thresholds`; `rejudge` after a new threshold."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"{rejudge(options.out)} verdicts changed; run again to make the rescues that are missing now")
         return 0
+    if options.command == "thresholds":
+        from benchmarks.clinic import sensitivity
+
+        sensitivity.write(options.out)
+        return 0
     from benchmarks.clinic.running import run
 
     return run(options)
@@ -43,7 +48,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     report = commands.add_parser("report", help="write docs/clinic.md, clinic.json and the pictures")
     report.add_argument("--docs", type=Path, default=Path(__file__).resolve().parents[2] / "docs")
     again = commands.add_parser("rejudge", help="the verdicts of now from what is measured already; nothing is trained")
-    for command in (run, report, again):
+    study = commands.add_parser("thresholds", help="write docs/thresholds.md: every threshold halved and doubled")
+    for command in (run, report, again, study):
         command.add_argument("--out", type=Path, required=True, help="folder of the cases")
     return parser.parse_args(arguments)
 

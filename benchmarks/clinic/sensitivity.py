@@ -21,10 +21,14 @@ from typing import Any
 import torch
 
 from benchmarks.clinic.judging import CALLS_STUCK, is_right
-from benchmarks.clinic.store import ROOT, Store, measurements
+from benchmarks.clinic.store import ROOT, Store, decode, measurements
 from benchmarks.clinic.truth import label
+from samdiag.advice import batch_size, decays, escape, learning_rate, leaving, moving_away, rho
+from samdiag.measure import forecast, trial
+from samdiag.probes import Probe
+from samdiag.theory import prescription
 from samdiag.types import Diagnosis, Measurements
-from samdiag.verdicts import descending, judge_all, thresholds
+from samdiag.verdicts import descending, foresight, judge_all, thresholds, verified
 from tests import test_exact_cases
 from tests.verdicts import study
 from tests.verdicts.quadratics import Case, examine, random_cases, simulate
@@ -32,23 +36,37 @@ from tests.verdicts.quadratics import Case, examine, random_cases, simulate
 PAGE = ROOT / "docs" / "thresholds.md"
 QUADRATICS = 400  # a sixth of docs/confusion.md: a minute
 FACTORS = (0.5, 0.8, 1.25, 2.0)
-MODULES: tuple[ModuleType, ...] = (thresholds, descending)
+MODULES: tuple[ModuleType, ...] = (thresholds, descending, foresight, verified)
+UNTRIED: tuple[ModuleType, ...] = (
+    forecast,
+    trial,
+    rho,
+    batch_size,
+    learning_rate,
+    leaving,
+    moving_away,
+    decays,
+    escape,
+    prescription,
+)
+NOT_COMPARED = ("LOSS_DIGITS",)  # how a message is printed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Counts over everything that is judged: of the clinic wrong, undecided and healthy called stuck; of the exact
-    cases and the quadratics those contradicted by their known answers.
+    """Counts over everything that is judged: of the clinic wrong, wrong with the probe, undecided and healthy called
+    stuck; of the exact cases and the quadratics those contradicted by their known answers.
     """
 
     wrong: int
+    probed: int
     undecided: int
     alarms: int
     exact: int
     quadratics: int
 
     def __str__(self) -> str:
-        return f"{self.wrong} / {self.undecided} / {self.alarms} / {self.exact} / {self.quadratics}"
+        return f"{self.wrong} / {self.probed} / {self.undecided} / {self.alarms} / {self.exact} / {self.quadratics}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +74,19 @@ class Evidence:
     """What is judged again and again, measured once.
 
     Attributes:
-        clinic: cases of the first half with their measurements.
+        clinic: cases of the first half with their measurements, and their probes where they were made.
         exact: measurements and the verdicts that are right.
         quadratics: cases with their diagnosis, and what became of the run early and late.
     """
 
-    clinic: list[tuple[dict[str, Any], Measurements]]
+    clinic: list[tuple[dict[str, Any], Measurements, Probe | None]]
     exact: list[tuple[Measurements, list[str]]]
     quadratics: list[tuple[Case, Diagnosis, str, str | None]]
 
     @classmethod
     def gathered(cls, folder: Path) -> Evidence:
         first = [c for c in Store(folder).cases() if c["case"]["half"] == "first" and "measurements" in c["judged"]]
-        clinic = [(case, measurements(case)) for case in first if case["judged"]["measurements"] is not None]
+        clinic = [(c, measurements(c), _probe_of(c)) for c in first if c["judged"]["measurements"] is not None]
         exact = []
         for case in test_exact_cases.DETERMINISTIC.values():
             found = test_exact_cases.diagnose(case, torch.float64).measurements
@@ -78,20 +96,28 @@ class Evidence:
 
     def score(self) -> Score:
         """The counts with the thresholds as they are now."""
-        wrong = undecided = alarms = 0
-        for case, m in self.clinic:
-            verdict = judge_all(m)[0].verdict
+        wrong = probed = undecided = alarms = 0
+        for case, m, probe in self.clinic:
+            findings = judge_all(m)
+            verdict = findings[0].verdict
             wrong += is_right(verdict, case) is False
+            probed += probe is not None and is_right(verified.confirm(findings, probe, m)[0].verdict, case) is False
             undecided += verdict == "undecided"
             alarms += verdict in CALLS_STUCK and label(case["truth"]) == "healthy"
         exact = sum(judge_all(m)[0].verdict not in expected for m, expected in self.exact)
         return Score(
             wrong=wrong,
+            probed=probed,
             undecided=undecided,
             alarms=alarms,
             exact=exact,
             quadratics=sum(_is_contradicted(*one) for one in self.quadratics),
         )
+
+
+def _probe_of(case: dict[str, Any]) -> Probe | None:
+    stored = case["judged"].get("verified", {}).get("probe")
+    return None if stored is None else decode(stored)
 
 
 def _quadratics() -> list[tuple[Case, Diagnosis, str, str | None]]:
@@ -133,8 +159,9 @@ def constants(module: ModuleType) -> dict[str, str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
             reason = " ".join(comments[line] for line in lines if line in comments)
-            if isinstance(getattr(module, node.targets[0].id), (int, float)):
-                found[node.targets[0].id] = reason
+            name = node.targets[0].id
+            if isinstance(getattr(module, name), (int, float)) and name not in NOT_COMPARED:
+                found[name] = reason
     return found
 
 
@@ -164,9 +191,10 @@ HEAD = """# Every number that a verdict compares with
 
 Made by `python -m benchmarks.clinic thresholds`. Each number is in `samdiag/verdicts/thresholds.py` (or the verdict's
 own file) with its reason. The last columns show what the verdicts come to when it is multiplied by 0.5, 0.8, 1.25 and 2
-and everything else stays. Five counts each:
+and everything else stays. Six counts each:
 
-> wrong / undecided / healthy called stuck, of {clinic} checkpoints of the clinic's first half ([clinic.md](clinic.md));
+> wrong / wrong with the probe / undecided / healthy called stuck, of {clinic} checkpoints of the clinic's first half
+> ([clinic.md](clinic.md));
 > contradicted, of {exact} exact cases with known answers; contradicted, of {quadratics} random quadratics held to the
 > simulated optimiser ([confusion.md](confusion.md)).
 
@@ -184,7 +212,28 @@ def page(found: dict[str, Any]) -> str:
         cells = ["·" if s == found["now"] else s for s in row["scores"].values()]
         reason = row["reason"].replace("|", "\\|") or "see the formula in the file"
         lines.append(f"| `{row['name']}` | {row['value']:.4g} | {reason} | " + " | ".join(cells) + " |\n")
+    lines += [
+        TAIL,
+        *(f"| `{module}` | `{name}` | {value:.4g} | {reason} |\n" for module, name, value, reason in _untried()),
+    ]
     return "".join(lines)
+
+
+TAIL = """
+## Numbers that measurements and prescriptions rest on
+
+These decide what is measured or what is prescribed, so that judging stored measurements again says nothing about them;
+each has its reason, and the clinic's rescue rates and escape times are what they come to together.
+
+| module | number | value | where it comes from |
+|---|---|---:|---|
+"""
+
+
+def _untried() -> Iterator[tuple[str, str, float, str]]:
+    for module in UNTRIED:
+        for name, reason in constants(module).items():
+            yield module.__name__, name, getattr(module, name), reason.replace("|", "\\|")
 
 
 def write(folder: Path) -> None:
