@@ -85,7 +85,9 @@ class Evidence:
 
     @classmethod
     def gathered(cls, folder: Path) -> Evidence:
-        first = [c for c in Store(folder).cases() if c["case"]["half"] == "first" and "measurements" in c["judged"]]
+        first = [
+            c for c in Store(folder).cases() if c["case"]["half"] == "first" and "measurements" in c.get("judged", {})
+        ]
         clinic = [(c, measurements(c), _probe_of(c)) for c in first if c["judged"]["measurements"] is not None]
         exact = []
         for case in test_exact_cases.DETERMINISTIC.values():
