@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.clinic.training import Setting
 from benchmarks.clinic.truth import MOVES, Plan, Point, continuations, gain, saddle_exit, sgd, steadily
@@ -107,7 +108,8 @@ def steepest_direction(point: Point) -> tuple[float, Tensor]:
     model = point.trainer(0).model
     model.eval()
     parameters = list(model.parameters())
-    gradient = _gradient(model, point, *point.data.tensors, graph=True)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        gradient = _gradient(model, point, *point.data.tensors, graph=True)
     flat = torch.cat([g.reshape(-1) for g in gradient])
 
     def product(v: Tensor) -> Tensor:

@@ -176,7 +176,8 @@ def study_all(folder: Path) -> dict[str, Any]:
             value = getattr(module, name)
             scores = {}
             for factor in FACTORS:
-                with set_to(module, name, value * factor):
+                scaled = round(value * factor) if isinstance(value, int) else value * factor
+                with set_to(module, name, scaled):
                     scores[f"{factor:g}"] = str(evidence.score())
             rows.append({"name": name, "value": value, "reason": reason, "scores": scores})
             print(name, value, scores, flush=True)
