@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,11 @@ class Advice:
     binding: str | None
     reason: str
     source: str
+
+    @property
+    def new(self) -> float | None:
+        """The recommended value where it is another than the current one."""
+        return None if self.recommended == self.current else self.recommended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,17 @@ class Phase:
     momentum: float | None = None
     batch_size: int | None = None
     micro_batch: int | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What it changes beside rho, by name: lr, momentum, batch_size, micro_batch."""
+        values = {name: getattr(self, name) for name in ("lr", "momentum", "batch_size", "micro_batch")}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def last_rho(self) -> float:
+        """The radius at its last step."""
+        return self.rho_at(max((self.steps or 1) - 1, 0))
 
     def rho_at(self, step: int) -> float:
         """The radius at update `step` = 0, 1, … of this phase; beyond its last step it stays where it ended."""
@@ -89,3 +106,27 @@ class Prescription:
     schedule: Schedule | None = None
     alternatives: tuple[Schedule, ...] = ()
     missing: tuple[str, ...] = ()
+
+    def phases(self, *, rho: float, micro_batch: int | None) -> tuple[Phase, ...]:
+        """What is to be run: the schedule's phases, else the advice as one phase without an end; none: nothing is new.
+
+        Args:
+            rho: of the run, where none is recommended.
+            micro_batch: of the run; where it has one, it is what the advice on the batch speaks of.
+        """
+        if self.schedule is not None:
+            return self.schedule.phases
+        lr = None if self.lr is None else self.lr.new
+        advised = (self.rho.new, self.momentum.new, self.batch_size.new, lr)
+        if all(value is None for value in advised):
+            return ()
+        size = None if self.batch_size.new is None else max(int(self.batch_size.new), 1)
+        phase = Phase(
+            steps=None,
+            rho=rho if self.rho.new is None else self.rho.new,
+            lr=lr,
+            momentum=self.momentum.new,
+            batch_size=size if micro_batch is None else None,
+            micro_batch=size if micro_batch is not None else None,
+        )
+        return (phase,)

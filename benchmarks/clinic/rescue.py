@@ -25,38 +25,26 @@ LANCZOS_STEPS = 80  # for the steepest negative direction: far more than either 
 
 def prescribed(prescription: Prescription, setting: Setting) -> Plan | None:
     """The run that the prescription describes; None where it changes nothing."""
-    if prescription.schedule is not None:
-        return scheduled(prescription.schedule.phases, setting)
-    changes: dict[str, Any] = {}
-    if prescription.rho.recommended is not None:
-        changes["rho"] = prescription.rho.recommended
-    if prescription.momentum.recommended is not None:
-        changes["momentum"] = prescription.momentum.recommended
-    if prescription.batch_size.recommended is not None and setting.batch_size is not None:
-        changes["batch_size"] = max(1, int(prescription.batch_size.recommended))
-    if prescription.lr is not None and prescription.lr.recommended is not None:
-        changes["lr"] = prescription.lr.recommended
-    changed = replace(setting, **changes)
-    return None if changed == setting else steadily(changed)
+    phases = prescription.phases(rho=setting.rho, micro_batch=None)
+    return scheduled(phases, setting) if phases else None
 
 
 def scheduled(phases: tuple[Phase, ...], setting: Setting) -> Plan:
     """The phases one after the other; the last one goes on for as long as it is asked."""
 
     def at(step: int) -> Setting:
-        for phase in phases:
-            if phase is phases[-1] or phase.steps is None or step < phase.steps:
-                return replace(
-                    setting,
-                    rho=phase.rho_at(step),
-                    lr=setting.lr if phase.lr is None else phase.lr,
-                    momentum=setting.momentum if phase.momentum is None else phase.momentum,
-                    batch_size=setting.batch_size if phase.batch_size is None else phase.batch_size,
-                )
+        for phase in phases[:-1]:
+            if phase.steps is None or step < phase.steps:
+                return _in_phase(phase, step, setting)
             step -= phase.steps
-        raise AssertionError("a schedule has at least one phase")
+        return _in_phase(phases[-1], step, setting)
 
     return at
+
+
+def _in_phase(phase: Phase, step: int, setting: Setting) -> Setting:
+    changed = {name: value for name, value in phase.changes.items() if name != "micro_batch"}
+    return replace(setting, rho=phase.rho_at(step), **changed)
 
 
 def half_rho(point: Point) -> list[dict[str, Any]]:

@@ -77,40 +77,22 @@ def continuations(found: Measured, prescription: Prescription | None) -> tuple[C
         Continuation(name=SGD, update=replace(update, rule=None, micro_batch=None)),
     ]
     if prescription is not None:
-        phases, kind = prescribed_phases(prescription, m)
+        phases = prescription.phases(rho=m.rho, micro_batch=m.micro_batch)
         if phases:
+            words = in_words(phases)
+            changing = ", then " in words or phases[0].rho_end is not None
             # of plain steps the exit is worked out below: a schedule's own prediction is of what comes after them
             steps = prescription.escape_steps if phases[0].rho > 0 else None
             runs.append(
-                Continuation(name=PRESCRIBED, update=update, phases=phases, schedule=kind, expected_steps=steps)
+                Continuation(
+                    name=PRESCRIBED,
+                    update=update,
+                    phases=phases,
+                    schedule=words if changing else None,
+                    expected_steps=steps,
+                )
             )
     return tuple(_with_exit(found, run) for run in runs)
-
-
-def prescribed_phases(prescription: Prescription, m: Measurements) -> tuple[tuple[Phase, ...], str | None]:
-    """The prescription as phases, and in words where it is more than one setting; no phase where it changes nothing."""
-    schedule = prescription.schedule
-    if schedule is not None:
-        words = in_words(schedule.phases)
-        return schedule.phases, words if ", then " in words or schedule.phases[0].rho_end is not None else None
-    advice = {"rho": prescription.rho, "momentum": prescription.momentum, "batch_size": prescription.batch_size}
-    if prescription.lr is not None:
-        advice["lr"] = prescription.lr
-    new = {
-        name: a.recommended for name, a in advice.items() if a.recommended is not None and a.recommended != a.current
-    }
-    if not new:
-        return (), None
-    size = new.get("batch_size")
-    return (
-        Phase(
-            steps=None,
-            rho=new.get("rho", m.rho),
-            lr=new.get("lr"),
-            momentum=new.get("momentum"),
-            batch_size=None if size is None else int(size),
-        ),
-    ), None
 
 
 def in_words(phases: Sequence[Phase]) -> str:

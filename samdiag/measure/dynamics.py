@@ -60,15 +60,11 @@ class Update:
         Nesterov needs momentum: a phase that sets it to 0 is plain.
         """
         rho = phase.rho_at(step)
-        momentum = self.momentum if phase.momentum is None else phase.momentum
+        changed = replace(self, **phase.changes)
         return replace(
-            self,
+            changed,
             rule=None if rho <= 0 or self.rule is None else self.rule.with_rho(rho),
-            lr=self.lr if phase.lr is None else phase.lr,
-            momentum=momentum,
-            nesterov=self.nesterov and momentum > 0,
-            batch_size=self.batch_size if phase.batch_size is None else phase.batch_size,
-            micro_batch=self.micro_batch if phase.micro_batch is None else phase.micro_batch,
+            nesterov=self.nesterov and changed.momentum > 0,
         )
 
     def scheduled(self, phases: Sequence[Phase], step: int) -> Update:

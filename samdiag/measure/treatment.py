@@ -180,22 +180,19 @@ def _run(
     course: _Course, configured: Update, phases: Sequence[Phase], floor: float, tell: Callable[[str, int], None]
 ) -> None:
     """Makes the updates until they are done, the loss is no number any more, or it fell below `floor`."""
-    total, made, told = sum(phase.steps or 0 for phase in phases), 0, 0.0
-    for phase in phases:
-        assert phase.steps is not None
-        for step in range(phase.steps):
-            course.last = configured.in_phase(phase, step)
-            before = course.walk.point, course.walk.velocity
-            loss = course.walk.step(course.last)
-            made += 1
-            course.diverged = math.isnan(loss) or loss == math.inf
-            course.fell = loss < floor
-            if course.diverged or course.fell:
-                course.before = before
-                return
-            if time.monotonic() - told > OFTEN:
-                told = time.monotonic()
-                tell(f"step {made} of {total}, loss {loss:.4g}", 0)
+    total, told = sum(phase.steps or 0 for phase in phases), 0.0
+    for made in range(total):
+        course.last = configured.scheduled(phases, made)
+        before = course.walk.point, course.walk.velocity
+        loss = course.walk.step(course.last)
+        course.diverged = math.isnan(loss) or loss == math.inf
+        course.fell = loss < floor
+        if course.diverged or course.fell:
+            course.before = before
+            return
+        if time.monotonic() - told > OFTEN:
+            told = time.monotonic()
+            tell(f"step {made + 1} of {total}, loss {loss:.4g}", 0)
 
 
 # ---------------------------------------------------------------- BatchNorm

@@ -100,10 +100,8 @@ def resolved(phase: Phase, m: Measurements) -> _Table:
         "steps": phase.steps,
         "rho": phase.rho,
         "rho_end": phase.rho if phase.rho_end is None else phase.rho_end,
-        "lr": m.lr if phase.lr is None else phase.lr,
-        "momentum": m.momentum if phase.momentum is None else phase.momentum,
-        "batch_size": m.batch_size if phase.batch_size is None else phase.batch_size,
-        "micro_batch": m.micro_batch if phase.micro_batch is None else phase.micro_batch,
+        **{name: getattr(m, name) for name in ("lr", "momentum", "batch_size", "micro_batch")},
+        **phase.changes,
     }
 
 

@@ -30,19 +30,13 @@ def described(phases: Sequence[Phase], start: Recipe, *, steps: bool = True) -> 
     parts, now = [], start
     for phase in phases:
         parts.append(_changes(phase, now, _begun(phase, start)) + (f" for {phase.steps} steps" if steps else ""))
-        now = replace(_begun(phase, start), rho=phase.rho_at(max((phase.steps or 1) - 1, 0)))
+        now = replace(_begun(phase, start), rho=phase.last_rho)
     return ", then ".join(parts)
 
 
 def _begun(phase: Phase, start: Recipe) -> Recipe:
     """The settings at the first step of a phase: what it leaves open is as it was before the round."""
-    return Recipe(
-        rho=phase.rho,
-        lr=start.lr if phase.lr is None else phase.lr,
-        momentum=start.momentum if phase.momentum is None else phase.momentum,
-        batch_size=start.batch_size if phase.batch_size is None else phase.batch_size,
-        micro_batch=start.micro_batch if phase.micro_batch is None else phase.micro_batch,
-    )
+    return replace(start, rho=phase.rho, **phase.changes)
 
 
 def _changes(phase: Phase, now: Recipe, new: Recipe) -> str:

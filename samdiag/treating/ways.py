@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from samdiag.remedies import Advice, Phase, Prescription, Schedule
+from samdiag.remedies import Phase, Prescription, Schedule
 from samdiag.treatment import Recipe
 from samdiag.types import Measurements
 
@@ -44,14 +44,13 @@ def recipe_of(settings: MeasureSettings, m: Measurements) -> Recipe:
 
 def ways_of(prescription: Prescription, settings: MeasureSettings) -> tuple[Way, ...]:
     """What a prescription says to run: its schedule, or its advice as one phase; then its alternatives."""
-    found = []
-    if prescription.schedule is not None:
-        found.append(_way(prescription.schedule))
+    schedule = prescription.schedule
+    phases = prescription.phases(rho=settings.rho, micro_batch=settings.micro_batch)
+    if schedule is not None:
+        first: tuple[Way, ...] = (_way(schedule),)
     else:
-        phase = phase_of(prescription, settings)
-        if phase is not None:
-            found.append(Way(kind="constant", phases=(phase,), predicted=prescription.escape_steps))
-    return (*found, *map(_way, prescription.alternatives))
+        first = (Way(kind="constant", phases=phases, predicted=prescription.escape_steps),) if phases else ()
+    return (*first, *map(_way, prescription.alternatives))
 
 
 def _way(schedule: Schedule) -> Way:
@@ -75,40 +74,10 @@ def timed(way: Way, steps: int | None) -> Way:
     return replace(way, phases=tuple(phase for phase in phases if phase.steps))
 
 
-def phase_of(prescription: Prescription, settings: MeasureSettings) -> Phase | None:
-    """The advice as one phase without an end; None where it changes nothing."""
-    rho, momentum = _changed(prescription.rho), _changed(prescription.momentum)
-    size = _changed(prescription.batch_size)
-    lr = _changed(prescription.lr) if prescription.lr is not None else None
-    if rho is None and momentum is None and size is None and lr is None:
-        return None
-    count = None if size is None else max(int(size), 1)
-    return Phase(
-        steps=None,
-        rho=settings.rho if rho is None else rho,
-        lr=lr,
-        momentum=momentum,
-        batch_size=count if settings.micro_batch is None else None,
-        micro_batch=count if settings.micro_batch is not None else None,
-    )
-
-
-def _changed(advice: Advice) -> float | None:
-    return None if advice.recommended is None or advice.recommended == advice.current else advice.recommended
-
-
 def settings_after(settings: MeasureSettings, phase: Phase) -> MeasureSettings:
     """The settings that a run goes on with after a phase; after plain steps with the rho of before."""
-    rho = phase.rho_at(max((phase.steps or 1) - 1, 0))
-    momentum = settings.momentum if phase.momentum is None else phase.momentum
-    batch = settings.batch_size if phase.batch_size is None else phase.batch_size
-    micro = settings.micro_batch if phase.micro_batch is None else phase.micro_batch
-    return replace(
-        settings,
-        rho=rho if rho > 0 else settings.rho,
-        lr=settings.lr if phase.lr is None else phase.lr,
-        momentum=momentum,
-        nesterov=settings.nesterov and momentum > 0,
-        batch_size=batch,
-        micro_batch=micro if micro is None or batch is None or micro < batch else None,
-    )
+    said = {name: getattr(settings, name) for name in ("momentum", "batch_size", "micro_batch")} | phase.changes
+    micro, batch = said["micro_batch"], said["batch_size"]
+    said["micro_batch"] = micro if micro is None or batch is None or micro < batch else None
+    said["nesterov"] = settings.nesterov and said["momentum"] > 0
+    return replace(settings, **said, rho=phase.last_rho if phase.last_rho > 0 else settings.rho)
