@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -22,6 +21,7 @@ import samdiag.probes
 import samdiag.remedies
 import samdiag.types
 from samdiag.types import Measurements
+from samdiag.whole_file import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,9 +67,8 @@ class Store:
 
 def _atomically(path: Path, write: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
-    write(unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as beside:
+        write(Path(beside))
 
 
 @cache

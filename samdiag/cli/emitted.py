@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samdiag.cli.streams import WRITE_TODO
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.reports.escape import printable
+from samdiag.whole_file import replacing
 
 if TYPE_CHECKING:
     from samdiag.types import Diagnosis
@@ -61,18 +60,10 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         CannotDecide: it cannot be written, e.g. because the disk is full.
     """
-    beside = ""
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=".samdiag-", delete=False
-        ) as stream:
-            beside = stream.name
-            stream.write(text)
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
+        with replacing(path, mode=0o666 & ~_umask()) as beside:
+            Path(beside).write_text(text, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
         what = f"the settings could not be written to {printable(path)}: {error.strerror or error}"
         raise CannotDecide(what, WRITE_TODO.replace("--output", "--emit")) from error
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from samdiag.formats.safetensors_file import STAMP_KEY, recognises
 from samdiag.formats.safetensors_header import read_header
 from samdiag.formats.state_dict import strip_prefixes
 from samdiag.quoting import shown
+from samdiag.whole_file import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -269,20 +268,10 @@ def _write(path: Path, fill: Callable[[str], object], mode: int) -> None:
     from safetensors import SafetensorError
 
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=".samdiag-", suffix=".tmp")
-        try:
-            os.close(descriptor)
-            fill(temporary)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.chmod(temporary, mode)
+        with replacing(path, mode=mode) as beside:
+            fill(beside)
             if _exists(path):
                 raise Taken(f"{shown(path)} was written by something else meanwhile", "name another with --out")
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
     except (OSError, RuntimeError, SafetensorError) as error:
         cause = error if isinstance(error, OSError) else error.__context__  # torch's writer hides the system's error
         reason = (cause.strerror if isinstance(cause, OSError) else None) or str(error).split("\n")[0]

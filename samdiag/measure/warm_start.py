@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from samdiag.curvature.lanczos import DENSE_LIMIT, extremal_eigenpairs, fewest_v
 from samdiag.curvature.memory import affordable_vectors
 from samdiag.curvature.objective import Objective
 from samdiag.errors import CannotDecide, UsageError
+from samdiag.whole_file import replacing
 
 SUBSAMPLE = "subsample"
 SHARE = 8  # one sample of eight: a product there costs an eighth
@@ -163,18 +161,12 @@ def save(path: Path, vectors: Tensor, generation: int) -> None:
     from safetensors.torch import save_file
 
     try:
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=".samdiag-", suffix=".tmp")
-        try:
-            os.close(descriptor)
+        with replacing(path) as beside:
             save_file(
                 {NAME: vectors.to(device="cpu", dtype=torch.float32).contiguous()},
                 beside,
                 metadata={"format": FORMAT, "generation": str(generation)},
             )
-            os.replace(beside, path)
-        finally:
-            with contextlib.suppress(OSError):  # it has become the file
-                os.unlink(beside)
     except (OSError, SafetensorError) as error:
         raise CannotDecide(
             f"--warm-start {path} cannot be written: {_reason(error)}", "name a file in a writable folder"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-import tempfile
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from samdiag.quoting import listed, shown
 from samdiag.spec.artifact import JUDGE_DATA_KEYS, forbidden_names
 from samdiag.spec.parsing import flatten, nest, parse
 from samdiag.spec.schema import SamSpec
+from samdiag.whole_file import replacing
 
 if TYPE_CHECKING:
     from samdiag.measure.settings import MeasureSettings
@@ -128,20 +127,11 @@ def _rewrite(path: Path, header: Header, text: str) -> None:
     if len(encoded) > MAX_HEADER_BYTES:
         raise CannotDecide(f"{shown(path)} has no room for a stamp: its header is full", "use a samdiag.toml instead")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as new, path.open("rb") as old:
-                new.write(len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded)
-                old.seek(header.data_start)
-                shutil.copyfileobj(old, new, length=1 << 20)
-                new.flush()
-                os.fsync(new.fileno())
-            shutil.copymode(path, temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        mode = stat.S_IMODE(path.stat().st_mode)
+        with replacing(path, mode=mode) as beside, open(beside, "wb") as new, path.open("rb") as old:
+            new.write(len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded)
+            old.seek(header.data_start)
+            shutil.copyfileobj(old, new, length=1 << 20)
     except OSError as error:
         raise CannotDecide(
             f"{shown(path)} cannot be stamped: {error.strerror}", "check space and permissions"
