@@ -42,12 +42,13 @@ def judged(found: Measured) -> tuple[Measurements, tuple[Finding, ...]]:
     """The measurements with their findings, after a longer trial of the update where that may tell more."""
     from samdiag.measure.measuring import look_longer
     from samdiag.verdicts import judge_all
-    from samdiag.verdicts.longer import LONG_TRIAL, asks_for_longer_trial
+    from samdiag.verdicts.longer import asks_for_longer_trial
+    from samdiag.verdicts.thresholds import LONG_TRIAL
 
     m = found.measurements
     findings = judge_all(m)
     if asks_for_longer_trial(m, findings[0].verdict):
-        m = look_longer(found, LONG_TRIAL).measurements
+        m = look_longer(found, LONG_TRIAL)
         findings = judge_all(m)
     return m, findings
 

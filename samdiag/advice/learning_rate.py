@@ -1,4 +1,4 @@
-"""When the learning rate has to change: beyond the edge of stability, or so small that it makes a trap."""
+"""When the learning rate has to change: beyond the edge of stability, or too small to leave anything in time."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from samdiag.theory.edge import stability_edge
+from samdiag.theory.estimators import batch_gradient_norm
 from samdiag.theory.prescription import KEPT_FRACTION, RIDGE_MARGIN, edge_rho, saddle_rho
 from samdiag.types import Direction, Measurements
 from samdiag.verdicts.capture import lasting_scale
@@ -71,18 +72,14 @@ class Situation:
 
     def scale_at(self, batch_size: float) -> float:
         """G at another ascent batch: √((q·g)² + tr C/m), for normalised SAM."""
-        own = self.bottom.offset if self.bottom is not None else 0.0
-        return math.sqrt(own**2 + self._batch_noise(batch_size))
+        return self._batch_gradient(self.bottom.offset if self.bottom is not None else 0.0, batch_size)
 
     def gradient_at(self, batch_size: float | None) -> float:
         """Mean norm of a batch gradient, √(|g|² + tr C/B): where the escape direction's share has become all of it."""
-        noise = self._batch_noise(batch_size) if batch_size is not None else 0.0
-        return math.sqrt((self.m.grad_norm.value or 0.0) ** 2 + noise)
+        return self._batch_gradient(self.m.grad_norm.value or 0.0, batch_size)
 
-    def _batch_noise(self, batch_size: float) -> float:
-        """tr C(1/B − 1/N), the noise of a batch drawn without replacement from a training set of N."""
-        share = 1.0 / batch_size - (1.0 / self.m.population if self.m.population else 0.0)
-        return (self.m.noise_trace.value or 0.0) * max(share, 0.0)
+    def _batch_gradient(self, grad_norm: float, batch_size: float | None) -> float:
+        return batch_gradient_norm(grad_norm, self.m.noise_trace.value or 0.0, batch_size, self.m.population)
 
     def rho_bounds(self, scale: float | None = None) -> list[tuple[float, str]]:
         """Upper bounds on rho with their names, the tightest first.

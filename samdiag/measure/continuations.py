@@ -13,6 +13,7 @@ from samdiag.measure.measuring import Measured
 from samdiag.probes import AS_CONFIGURED, PRESCRIBED, SGD
 from samdiag.remedies import Phase, Prescription
 from samdiag.theory.diffusion import escape_steps, step_noise
+from samdiag.theory.estimators import batch_gradient_norm
 from samdiag.theory.saddle import shifted_eigenvalue
 from samdiag.types import Direction, Measurements
 
@@ -149,10 +150,10 @@ def _with_exit(found: Measured, run: Continuation) -> Continuation:
         return run
     lam = bottom.eigenvalue.value or 0.0
     batch = run.update_at(0).batch_size
-    distance = batch_gradient_norm(m, batch) / abs(lam)
+    distance = batch_gradient(m, batch) / abs(lam)
     radius = _radius(m, bottom, run)
     if _captures(m, lam, radius) and run.name == AS_CONFIGURED and m.variant != "usam":
-        reach = radius * batch_gradient_norm(m, batch)
+        reach = radius * batch_gradient(m, batch)
         distance = max(distance, reach if math.isfinite(reach) else m.rho)
     if not 0 < distance < math.inf:
         return run
@@ -169,15 +170,9 @@ def _with_exit(found: Measured, run: Continuation) -> Continuation:
     )
 
 
-def batch_gradient_norm(m: Measurements, batch_size: int | None) -> float:
-    """G = √(|g|² + tr C(1/B − 1/N)), the mean norm of a batch's gradient; |g| for full batches.
-
-    Source: theory D, head.
-    """
-    share = 0.0
-    if batch_size is not None:
-        share = max(1.0 / batch_size - (1.0 / m.population if m.population else 0.0), 0.0)
-    return math.sqrt((m.grad_norm.value or 0.0) ** 2 + (m.noise_trace.value or 0.0) * share)
+def batch_gradient(m: Measurements, batch_size: int | None) -> float:
+    """G of batches of this size at the measured point."""
+    return batch_gradient_norm(m.grad_norm.value or 0.0, m.noise_trace.value or 0.0, batch_size, m.population)
 
 
 def _radius(m: Measurements, bottom: Direction, run: Continuation) -> float:

@@ -95,7 +95,7 @@ def measuring(
         yield Measured(measurements=complete(base, near, curved), base=base, near=near, curved=curved)
 
 
-def look_longer(found: Measured, steps: int) -> Measured:
+def look_longer(found: Measured, steps: int) -> Measurements:
     """The same after a trial of `steps` real steps with SAM and with plain gradients, in place of the next few."""
     base, near, m = found.base, found.near, found.measurements
     objective, batch_size = base.ready.objective, base.ready.batch_size
@@ -104,7 +104,7 @@ def look_longer(found: Measured, steps: int) -> Measured:
         run_trial(objective, base.here.x, rule, near.settings, batch_size=batch_size, steps=steps)
         for rule in (near.rule, None)
     )
-    longer = replace(
+    return replace(
         m,
         lookahead_loss=base.here.loss + sam.change,
         lookahead_loss_sgd=base.here.loss + plain.change,
@@ -113,7 +113,6 @@ def look_longer(found: Measured, steps: int) -> Measured:
         lookahead_steps=steps,
         num_gradients=round(objective.num_gradients),
     )
-    return replace(found, measurements=longer)
 
 
 def look_near(

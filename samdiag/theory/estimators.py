@@ -78,3 +78,16 @@ def ascent_samples(batch_size: int | None, micro_batch: int | None = None) -> fl
     """
     sizes = [size for size in (batch_size, micro_batch) if size is not None]
     return float(min(sizes)) if sizes else math.inf
+
+
+def batch_gradient_norm(
+    grad_norm: float, noise_trace: float, batch_size: float | None, population: int | None = None
+) -> float:
+    """G = √(|g|² + tr C(1/B − 1/N)), the norm of a batch's gradient in the mean square; |g| for full batches (None).
+
+    Batches are drawn without replacement from a training set of N; None: a much larger one.
+
+    Source: theory D, head.
+    """
+    share = 0.0 if batch_size is None else max(1.0 / batch_size - (1.0 / population if population else 0.0), 0.0)
+    return math.sqrt(grad_norm**2 + noise_trace * share)

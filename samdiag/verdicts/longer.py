@@ -14,8 +14,6 @@ OPEN = (
 PACED = ("convergence-floor", "bounce", "unstable")  # these rest on the pace of the next steps
 GOING = ("descending", "minimum")  # not so slow as plain steps make it look?
 
-__all__ = ["LONG_TRIAL", "asks_for_longer_trial"]
-
 
 def asks_for_longer_trial(m: Measurements, verdict: str) -> bool:
     """Whether LONG_TRIAL steps with SAM and with plain gradients are worth their 300 gradients.

@@ -93,19 +93,33 @@ def progress(m: Measurements) -> float | None:
     """
     if m.lookahead_loss is None or m.loss_lower_bound is None or m.loss.value is None:
         return None
-    left = m.loss.value - m.loss_lower_bound
-    if left <= 0:
+    return _share(m, m.loss.value - m.lookahead_loss)
+
+
+def _share(m: Measurements, gain: float) -> float:
+    """What a gain of the next steps comes to within HORIZON, as a share of the remaining loss; its bound is known."""
+    left = (m.loss.value or 0.0) - (m.loss_lower_bound or 0.0)
+    return gain / m.lookahead_steps * t.HORIZON / left if left > 0 else 0.0
+
+
+def _plain_share(m: Measurements) -> float:
+    """The same of plain steps, at the lower end of its error; 0 where it cannot be told."""
+    if m.loss.value is None or m.lookahead_loss_sgd is None or m.loss_lower_bound is None:
         return 0.0
-    per_step = (m.loss.value - m.lookahead_loss) / m.lookahead_steps
-    return per_step * t.HORIZON / left
+    return _share(m, m.loss.value - m.lookahead_loss_sgd - 2.0 * m.lookahead_error_sgd)
+
+
+def _goes_down(m: Measurements) -> bool:
+    """Whether the next steps take off PROGRESS of the remaining loss within HORIZON, beyond the trial's noise."""
+    share = progress(m)
+    return share is not None and share - _noise_share(m) >= t.PROGRESS
 
 
 def keeps_pace(m: Measurements) -> bool:
     """Whether the next steps take off PROGRESS of the remaining loss within HORIZON, and are not SLOWDOWN times slower
     than plain ones.
     """
-    share = progress(m)
-    return share is not None and share - _noise_share(m) >= t.PROGRESS and not is_outpaced(m)
+    return _goes_down(m) and not is_outpaced(m)
 
 
 def is_outpaced(m: Measurements) -> bool:
@@ -119,17 +133,13 @@ def is_outpaced(m: Measurements) -> bool:
 
 def is_seen_slowed(m: Measurements) -> bool:
     """Whether a long trial says so, and plain steps take off PROGRESS of the remaining loss within HORIZON."""
-    if m.lookahead_steps < t.LONG_TRIAL or not is_outpaced(m) or m.loss_lower_bound is None:
-        return False
-    plain = (m.loss.value or 0.0) - (m.lookahead_loss_sgd or 0.0) - 2.0 * m.lookahead_error_sgd
-    left = (m.loss.value or 0.0) - m.loss_lower_bound
-    return left > t.SMALL_LOSS and plain / m.lookahead_steps * t.HORIZON >= t.PROGRESS * left
+    telling = m.lookahead_steps >= t.LONG_TRIAL and not is_small_loss(m)
+    return telling and is_outpaced(m) and _plain_share(m) >= t.PROGRESS
 
 
 def goes_on_falling(m: Measurements) -> bool:
     """Whether a trial of LONG_TRIAL real steps or more took off PROGRESS of the remaining loss within HORIZON."""
-    share = progress(m)
-    return share is not None and m.lookahead_steps >= t.LONG_TRIAL and share - _noise_share(m) >= t.PROGRESS
+    return m.lookahead_steps >= t.LONG_TRIAL and _goes_down(m)
 
 
 def stands_still(m: Measurements) -> bool:
@@ -143,11 +153,7 @@ def stands_still(m: Measurements) -> bool:
 
 def is_seen_stuck(m: Measurements) -> bool:
     """Whether in a long trial of the real update SAM went nowhere where plain steps made twice PROGRESS."""
-    if not stands_still(m) or m.lookahead_loss_sgd is None or m.loss.value is None:
-        return False
-    plain = m.loss.value - m.lookahead_loss_sgd - 2.0 * m.lookahead_error_sgd
-    left = m.loss.value - (m.loss_lower_bound or 0.0)
-    return plain / m.lookahead_steps * t.HORIZON >= 2.0 * t.PROGRESS * left
+    return stands_still(m) and _plain_share(m) >= 2.0 * t.PROGRESS
 
 
 def lowers_loss(m: Measurements) -> bool | None:
@@ -184,8 +190,7 @@ def is_stalled(m: Measurements) -> bool:
 
 def _noise_share(m: Measurements) -> float:
     """Two standard errors of `progress`."""
-    left = (m.loss.value or 0.0) - (m.loss_lower_bound or 0.0)
-    return 2.0 * m.lookahead_error / m.lookahead_steps * t.HORIZON / left if left > 0 else 0.0
+    return _share(m, 2.0 * m.lookahead_error)
 
 
 def _gradient_could_gain(m: Measurements) -> bool:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import samdiag
 from samdiag.advice import prescribe
 from samdiag.errors import UsageError
-from samdiag.measure.continuations import batch_gradient_norm, continuations, default_steps, in_words
+from samdiag.measure.continuations import batch_gradient, continuations, default_steps, in_words
 from samdiag.measure.measuring import measuring
 from samdiag.measure.probe import affordable_replicates, run_probe
 from samdiag.measure.settings import MeasureSettings
@@ -457,6 +457,6 @@ def test_the_exit_distance_is_the_prescriptions() -> None:
         runs = continuations(found, prescribe(m, said("saddle-attraction")))
     situation = Situation.of(m)
     for batch in (None, 16, 64):
-        assert batch_gradient_norm(m, batch) == pytest.approx(situation.gradient_at(batch), rel=1e-12)
+        assert batch_gradient(m, batch) == pytest.approx(situation.gradient_at(batch), rel=1e-12)
     sgd = next(run for run in runs if run.name == SGD)
     assert sgd.exit_distance == pytest.approx(situation.gradient_at(16) / 1.0, rel=1e-6)
