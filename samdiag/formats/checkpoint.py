@@ -32,14 +32,30 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """What a checkpoint's own configuration says about it, beside a stamp: the `config.json` of a Hugging Face directory,
+    the `args` of a timm file, the hyper-parameters of a Lightning file.
+
+    Attributes:
+        source: where it was found, as a person would say it ("config.json").
+        document: the same keys as a samdiag.toml has (`{"model": {"timm": "resnet18"}, "sam": {"lr": 0.1}}`); plain data,
+            untrusted.
+    """
+
+    source: str
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """An opened checkpoint: what it is, what it says about itself, and its weights on demand.
 
     Attributes:
-        path: the file, as the caller named it.
-        format: "safetensors" or "torch-zip".
-        fingerprint: "sha256:<hex>" of the whole file.
+        path: the file or folder, as the caller named it.
+        format: a key of `registry.FORMATS`: "safetensors", "torch-zip", …
+        fingerprint: "sha256:<hex>" of the whole file; of a folder, of the files that are read.
         stamp: the spec embedded under the safetensors metadata key `samdiag`; None when there is none. Untrusted.
+        embedded: what other configuration inside it says, the nearest first. Untrusted.
         hints: settings found in optimizer state, by dotted name (`sam.rho`, `sam.lr`, …). Untrusted.
         notes: what the reader of a report should know about the file, one line each.
         adam: its optimizer state is of the Adam family.
@@ -51,6 +67,7 @@ class Checkpoint:
     format: str
     fingerprint: str
     stamp: Mapping[str, Any] | None = None
+    embedded: tuple[Embedded, ...] = ()
     hints: Mapping[str, Hint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     adam: bool = False

@@ -49,8 +49,8 @@ def resolve(
 ) -> Resolution:
     """The settings of one run, the nearest origin first.
 
-    Command line → --config → project file found upward from `cwd` → sidecar → the checkpoint's stamp → its optimizer
-    state → defaults.
+    Command line → --config → project file found upward from `cwd` → sidecar → the checkpoint's stamp → its own
+    configuration (config.json, hyper-parameters) → its optimizer state → defaults.
 
     Args:
         overrides: what the command line says, by dotted name; None means "not said".
@@ -128,7 +128,7 @@ def _user(spec: Spec, source: str, trust: Trust, folder: Path, *, importable: bo
 
 
 def _documents(checkpoint: Checkpoint) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
-    """What comes with the checkpoint and how to read it: its sidecar, then its stamp."""
+    """What comes with the checkpoint and how to read it: its sidecar, its stamp, its own configuration."""
     sidecar = checkpoint.path.with_name(checkpoint.path.name + SIDECAR_SUFFIX)
     if sidecar.is_file():
         source = f"sidecar {shown(sidecar.name)}"
@@ -136,6 +136,8 @@ def _documents(checkpoint: Checkpoint) -> Iterator[tuple[str, Callable[[], Mappi
     stamp = checkpoint.stamp
     if stamp is not None:
         yield STAMP, lambda: stamp
+    for embedded in checkpoint.embedded:
+        yield embedded.source, lambda document=embedded.document: document  # type: ignore[misc]
 
 
 def _hints(checkpoint: Checkpoint) -> tuple[list[Origin], list[str]]:
