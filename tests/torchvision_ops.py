@@ -1,7 +1,8 @@
 """The real torchvision beside a CPU build of torch: its compiled operators do not load there, and none is needed here.
 
 Its Python part (models, data sets, transforms) works once the operators are at least declared. Only tests do this; the
-product says that torchvision does not import. `python -m tests.torchvision_ops inspect …` is `samdiag inspect …` with them.
+product says that torchvision does not import. `python -m tests.torchvision_ops inspect …` is `samdiag inspect …` with
+them.
 """
 
 from __future__ import annotations
