@@ -33,12 +33,13 @@ class Hint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """What a checkpoint's own configuration says about it, beside a stamp: the `config.json` of a Hugging Face directory,
-    the `args` of a timm file, the hyper-parameters of a Lightning file.
+    """What a checkpoint's own configuration says about it, beside a stamp.
+
+    The `config.json` of a Hugging Face directory, the `args` of a timm file, the hyper-parameters of a Lightning file.
 
     Attributes:
         source: where it was found, as a person would say it ("config.json").
-        document: the same keys as a samdiag.toml has (`{"model": {"timm": "resnet18"}, "sam": {"lr": 0.1}}`); plain data,
+        document: plain data under the keys of a samdiag.toml (`{"model": {"timm": "resnet18"}, "sam": {"lr": 0.1}}`),
             untrusted.
     """
 
