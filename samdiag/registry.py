@@ -43,6 +43,14 @@ def load(reference: str) -> Any:
 FORMATS: dict[str, str] = {
     "safetensors": "samdiag.formats.safetensors_file:FORMAT",
     "torch-zip": "samdiag.formats.torch_zip:FORMAT",
+    "sharded": "samdiag.formats.sharded:FORMAT",
+}
+
+# opened in this order: a FolderFormat, recognised by the names in the folder
+FOLDERS: dict[str, str] = {
+    "torch-distributed": "samdiag.formats.distributed:FORMAT",
+    "peft-adapter": "samdiag.formats.adapter:FORMAT",
+    "huggingface": "samdiag.formats.huggingface:FORMAT",
 }
 
 # library → name → factory: the closed catalog that a checkpoint's own stamp may name

@@ -58,6 +58,10 @@ class Checkpoint:
         stamp: the spec embedded under the safetensors metadata key `samdiag`; None when there is none. Untrusted.
         embedded: what other configuration inside it says, the nearest first. Untrusted.
         hints: settings found in optimizer state, by dotted name (`sam.rho`, `sam.lr`, …). Untrusted.
+        config: the parsed `config.json` of a Hugging Face directory, also of a file named directly in one; plain JSON.
+            Untrusted.
+        adapter: the parsed `adapter_config.json` of a PEFT directory, whose `weights()` are then the adapter's own
+            tensors. Plain JSON. Untrusted.
         notes: what the reader of a report should know about the file, one line each.
         adam: its optimizer state is of the Adam family.
         load: reads the tensors; use `weights`.
@@ -70,6 +74,8 @@ class Checkpoint:
     stamp: Mapping[str, Any] | None = None
     embedded: tuple[Embedded, ...] = ()
     hints: Mapping[str, Hint] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    adapter: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     adam: bool = False
     load: Callable[[str], dict[str, Tensor]] = field(repr=False, compare=False)

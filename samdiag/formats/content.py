@@ -72,7 +72,7 @@ def look_at(path: Path) -> Content:
             f"{shown(path)} cannot be read: {error.strerror}", "check the path and its permissions"
         ) from None
     if stat.S_ISDIR(status.st_mode):
-        raise _directory(path)
+        raise UsageError(f"{shown(path)} is a folder", "give the path of a checkpoint file")
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{shown(path)} is not a regular file", "give the path of a checkpoint file")
     if status.st_size == 0:
@@ -83,7 +83,7 @@ def look_at(path: Path) -> Content:
 
 def _todo_missing(path: Path) -> str:
     folder = path.parent
-    found = _checkpoints_in(folder) if folder.is_dir() else []
+    found = checkpoints_in(folder) if folder.is_dir() else []
     if not folder.is_dir():
         return f"check the path: there is no folder {shown(folder)}"
     return (
@@ -93,25 +93,9 @@ def _todo_missing(path: Path) -> str:
     )
 
 
-def _checkpoints_in(folder: Path) -> list[str]:
+def checkpoints_in(folder: Path) -> list[str]:
+    """The names of what looks like checkpoint files in a folder."""
     try:
         return sorted(item.name for item in folder.iterdir() if item.suffix in CHECKPOINT_SUFFIXES and item.is_file())
     except OSError:
         return []
-
-
-def _directory(path: Path) -> UsageError | CannotDecide:
-    """What to say about a folder: the two kinds that are checkpoints name their converter."""
-    if (path / "zero_to_fp32.py").exists() or any(path.glob("*zero_pp_rank_*_optim_states.pt")):
-        return CannotDecide(
-            f"{shown(path)} is a DeepSpeed checkpoint folder",
-            "merge it with the zero_to_fp32.py that DeepSpeed wrote for your run, then inspect the file it writes",
-        )
-    if (path / ".metadata").exists():
-        return CannotDecide(
-            f"{shown(path)} is a torch.distributed.checkpoint folder",
-            f"convert it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shown(path)} weights.pt",
-        )
-    found = _checkpoints_in(path)
-    todo = f"name one file in it: {listed(found)}" if found else "give the path of a checkpoint file"
-    return UsageError(f"{shown(path)} is a folder", todo)

@@ -6,6 +6,7 @@ this module that only keeps or drops data: the real class is never reached, not 
 
 from __future__ import annotations
 
+import collections
 import struct
 from typing import Any
 
@@ -14,6 +15,8 @@ NUMPY_CODES = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2":
 
 class Inert:
     """An object that was saved and is of no interest: everything said about it is dropped."""
+
+    __slots__ = ()
 
     def __new__(cls, *_: Any) -> Inert:
         return object.__new__(cls)
@@ -25,10 +28,31 @@ class Inert:
         return None
 
 
+class Record(Inert):
+    """An object whose attributes are kept as a dictionary (`fields`), and never as attributes of its own."""
+
+    __slots__ = ("fields",)
+
+    fields: dict[Any, Any]
+
+    def __new__(cls, *_: Any) -> Record:
+        made = object.__new__(cls)
+        made.fields = {}
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        parts = state if isinstance(state, tuple) else (state,)  # (attributes, slots), or attributes alone
+        for part in parts:
+            if type(part) is dict:
+                self.fields.update(part)
+
+
 class NumpyType(Inert):
     """The code of a NumPy dtype, e.g. "f8"."""
 
-    code: str = ""
+    __slots__ = ("code",)
+
+    code: str
 
     def __new__(cls, code: Any = "", *_: Any) -> NumpyType:
         made = object.__new__(cls)
@@ -50,19 +74,36 @@ def plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
+class KeptDict:
+    """A saved subclass of dict; what is made is an OrderedDict, the only kind that may be filled and have a state."""
+
+    def __new__(cls, *_: Any) -> collections.OrderedDict[Any, Any]:  # type: ignore[misc]
+        return collections.OrderedDict()
+
+
+LIGHTNING = ("lightning.pytorch.utilities.parsing", "pytorch_lightning.utilities.parsing")
+LIGHTNING_FABRIC = ("lightning.fabric.utilities.data", "lightning_fabric.utilities.data")
+OMEGACONF_NODES = ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "InterpolationResult", "Path", "String")
+RECORDS = (
+    *("argparse.Namespace", "types.SimpleNamespace"),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *(f"omegaconf.nodes.{kind}Node" for kind in (*OMEGACONF_NODES, "Union", "Value")),
+)
+DROPPED = (
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")),
+    *("pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+    *("datetime.datetime", "datetime.date", "datetime.timedelta", "uuid.UUID", "decimal.Decimal"),
+    *(f"builtins.{name}" for name in ("int", "float", "list", "dict", "str", "bool", "tuple", "bytes")),
+    *(f"__builtin__.{name}" for name in ("int", "float", "list", "dict")),
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
+    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray"),
+)
 STAND_INS: dict[str, Any] = {
-    **dict.fromkeys(("argparse.Namespace", "types.SimpleNamespace"), Inert),
-    **dict.fromkeys((f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")), Inert),
-    **dict.fromkeys(("pathlib._local.PosixPath", "pathlib._local.WindowsPath"), Inert),
-    **dict.fromkeys(
-        ("datetime.datetime", "datetime.date", "datetime.timedelta", "uuid.UUID", "decimal.Decimal"), Inert
-    ),
-    **dict.fromkeys(("builtins.int", "builtins.float", "builtins.list", "builtins.dict", "builtins.str"), Inert),
-    **dict.fromkeys(("__builtin__.int", "__builtin__.float", "__builtin__.list", "__builtin__.dict"), Inert),
+    **dict.fromkeys(DROPPED, Inert),
+    **dict.fromkeys(RECORDS, Record),
+    **dict.fromkeys((f"{module}.AttributeDict" for module in (*LIGHTNING, *LIGHTNING_FABRIC)), KeptDict),
     "collections.defaultdict": plain_dict,
     **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), numpy_scalar),
-    **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), Inert),
-    "numpy.ndarray": Inert,
     "numpy.dtype": NumpyType,
 }
 

@@ -1,15 +1,15 @@
-"""From a path to a Checkpoint, by what the file contains and not by what it is called."""
+"""From a file to a Checkpoint, by what the file contains and not by what it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from samdiag import registry
 from samdiag.errors import CannotDecide, SamdiagError
 from samdiag.formats.checkpoint import Checkpoint
-from samdiag.formats.content import Content, look_at
+from samdiag.formats.content import Content
 from samdiag.formats.refused import refusal
 
 
@@ -26,32 +26,29 @@ class Format:
     open: Callable[[Content], Checkpoint]
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint at `path`, opened without running anything it contains.
-
-    A safetensors file is read up to its header; a torch file is memory-mapped with `weights_only=True`, which nothing
-    turns off.
+def open_file(content: Content) -> Checkpoint:
+    """The checkpoint that a file is, alone.
 
     Raises:
-        UsageError: there is no such file, or it is a folder (exit 2).
         CannotDecide: the file is damaged, of a format that samdiag does not read, or a pickle of code (exit 3).
     """
-    content = look_at(Path(path))
     for entry in registry.FORMATS.values():
         known: Format = registry.load(entry)
         if known.recognises(content):
-            return _open(known, content)
+            with damage_told(content.name):
+                return known.open(content)
     raise refusal(content)
 
 
-def _open(known: Format, content: Content) -> Checkpoint:
-    """The checkpoint; whatever a hostile or damaged file makes a reader raise becomes CannotDecide."""
+@contextmanager
+def damage_told(name: str) -> Iterator[None]:
+    """A context in which whatever a hostile or damaged file makes a reader raise becomes CannotDecide."""
     try:
-        return known.open(content)
+        yield
     except SamdiagError:
         raise
     except MemoryError:
-        raise CannotDecide(f"{content.name} does not fit into memory", "inspect it on a machine with more") from None
+        raise CannotDecide(f"{name} does not fit into memory", "inspect it on a machine with more") from None
     except Exception as error:
         reason = f"{type(error).__name__} while reading it"
-        raise CannotDecide(f"{content.name} is damaged: {reason}", "write the checkpoint again") from error
+        raise CannotDecide(f"{name} is damaged: {reason}", "write the checkpoint again") from error

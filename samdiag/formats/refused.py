@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from samdiag.errors import CannotDecide
-from samdiag.formats.content import Content
+from samdiag.errors import CannotDecide, UsageError
+from samdiag.formats.content import Content, checkpoints_in
+from samdiag.formats.folder import Folder
+from samdiag.quoting import listed
 
 SAVE_WEIGHTS = "`torch.save(model.state_dict(), 'weights.pt')`"
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch.save before 1.6
+ZERO_FILE = re.compile(r"(bf16_)?zero_pp_rank_\d+_.*_optim_states\.pt|mp_rank_\d+_model_states\.pt")
 INSPECT = "inspect the file that this writes"
 
 
@@ -75,6 +79,18 @@ def refusal(content: Content) -> CannotDecide:
         return CannotDecide(f"{content.name} is a plain Python pickle", todo)
     kind = "text" if _is_text(content.prefix) else "unknown binary data"
     return CannotDecide(f"{content.name} is not a checkpoint: {kind}", f"save one with {SAVE_WEIGHTS} or safetensors")
+
+
+def folder_refusal(folder: Folder) -> CannotDecide | UsageError:
+    """Why a folder that no format recognises is not read, and what to name instead."""
+    if "zero_to_fp32.py" in folder or any(ZERO_FILE.fullmatch(name) for name in folder.names):
+        return CannotDecide(
+            f"{folder.name} is a DeepSpeed checkpoint folder",
+            "merge it with the zero_to_fp32.py that DeepSpeed wrote for your run, then inspect the file it writes",
+        )
+    found = checkpoints_in(folder.path)
+    todo = f"name one file in it: {listed(found)}" if found else "give the path of a checkpoint file"
+    return UsageError(f"{folder.name} is a folder", todo)
 
 
 def _is_onnx(content: Content) -> bool:

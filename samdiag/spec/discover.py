@@ -9,9 +9,9 @@ from typing import Any
 
 from samdiag.errors import UsageError
 from samdiag.formats import Checkpoint
-from samdiag.quoting import quoted, shown
-from samdiag.spec.artifact import read_artifact
-from samdiag.spec.merging import Origin, Place, merge
+from samdiag.quoting import listed, quoted, shown
+from samdiag.spec.artifact import read_artifact, read_configuration
+from samdiag.spec.merging import Origin, Place, known, merge
 from samdiag.spec.parsing import WHOLE, flatten, nest, parse, parse_toml
 from samdiag.spec.project_file import RefusedFile, find_project_file, read_config
 from samdiag.spec.schema import Spec
@@ -31,12 +31,14 @@ class Resolution:
         pythonpath: folders for `sys.path`, from the project or --config file only.
         places: for each of problem, model, data and loss that the user names, where its name is looked up.
         warnings: what an artifact said and was not heard, one line each.
+        unused: who else says what the checkpoint belongs to, where it is not even shadowed, one line each.
     """
 
     settings: Mapping[str, Setting]
     pythonpath: tuple[Path, ...] = ()
     places: Mapping[str, Place] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def resolve(
@@ -62,25 +64,73 @@ def resolve(
     Raises:
         UsageError: a value is not allowed, an origin is refused, or the problem is not said or only in part.
     """
+    resolution, error = look_up(overrides=overrides, config=config, checkpoint=checkpoint, cwd=cwd, sources=sources)
+    if error is not None:
+        raise error
+    return resolution
+
+
+def look_up(
+    *,
+    overrides: Mapping[str, Any],
+    config: str | None,
+    checkpoint: Checkpoint | None,
+    cwd: Path,
+    sources: Mapping[str, str] | None = None,
+) -> tuple[Resolution, UsageError | None]:
+    """The settings as `resolve` gives them; where the problem is not said or only in part, what is known, and why not.
+
+    Raises:
+        UsageError: a value is not allowed, or an origin is refused.
+    """
     cwd = cwd.absolute()
     warnings: list[str] = []
     users = list(_user_origins(overrides, config, cwd, warnings))
-    artifacts: list[Origin] = []
-    if checkpoint is not None:
-        user_spec = any(name in origin.values for origin in users for name in WHOLE)
-        for source, read in _documents(checkpoint):
-            spec, ignored = read_artifact(read, source, user_spec=user_spec)
-            artifacts.append(Origin(source=source, trust=Trust.ARTIFACT, values=flatten(spec)))
-            warnings += ignored
-        hints, impossible = _hints(checkpoint)
-        artifacts += hints
-        warnings += impossible
-    settings, places = merge([*users, *artifacts])
+    origins = [*users, *_artifact_origins(users, checkpoint, warnings)]
+    error: UsageError | None = None
+    places: dict[str, Place] = {}
+    try:
+        settings, places = merge(origins)
+    except UsageError as incomplete:
+        settings, error = known(origins), incomplete
     for name, source in (sources or {}).items():
         if name in settings and settings[name].source == COMMAND_LINE:
             settings[name] = replace(settings[name], source=source)
-    pythonpath = tuple(dict.fromkeys(path for origin in users for path in origin.pythonpath))
-    return Resolution(settings=settings, pythonpath=pythonpath, places=places, warnings=tuple(warnings))
+    resolution = Resolution(
+        settings=settings,
+        pythonpath=tuple(dict.fromkeys(path for origin in users for path in origin.pythonpath)),
+        places=places,
+        warnings=tuple(warnings),
+        unused=() if error is not None else tuple(_unused(origins, settings)),
+    )
+    return resolution, error
+
+
+def _artifact_origins(users: list[Origin], checkpoint: Checkpoint | None, warnings: list[str]) -> Iterator[Origin]:
+    """Sidecar, stamp, the checkpoint's own configuration, optimizer state; what is not heard becomes a warning."""
+    if checkpoint is None:
+        return
+    user_spec = any(name in origin.values for origin in users for name in WHOLE)
+    for source, read in _documents(checkpoint):
+        spec, ignored = read_artifact(read, source, user_spec=user_spec)
+        yield Origin(source=source, trust=Trust.ARTIFACT, values=flatten(spec))
+        warnings += ignored
+    for embedded in checkpoint.embedded:
+        spec, ignored = read_configuration(embedded.document, shown(embedded.source))
+        yield Origin(source=shown(embedded.source), trust=Trust.ARTIFACT, values=flatten(spec))
+        warnings += ignored
+    hints, impossible = _hints(checkpoint)
+    yield from hints
+    warnings += impossible
+
+
+def _unused(origins: list[Origin], settings: Mapping[str, Setting]) -> Iterator[str]:
+    """Who says a part of the problem that no setting shows, because another way of naming it is used."""
+    for origin in origins:
+        said = [name for name in WHOLE if name in origin.values and name not in settings]
+        if said:
+            used, by = ("problem", "problem") if "problem" in settings else ("model, data and loss", "model")
+            yield f"{origin.source} also says {listed(said)}: not used, {used} said by {settings[by].source}"
 
 
 def _user_origins(overrides: Mapping[str, Any], config: str | None, cwd: Path, warnings: list[str]) -> Iterator[Origin]:
@@ -128,16 +178,21 @@ def _user(spec: Spec, source: str, trust: Trust, folder: Path, *, importable: bo
 
 
 def _documents(checkpoint: Checkpoint) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
-    """What comes with the checkpoint and how to read it: its sidecar, its stamp, its own configuration."""
-    sidecar = checkpoint.path.with_name(checkpoint.path.name + SIDECAR_SUFFIX)
-    if sidecar.is_file():
+    """What was put with the checkpoint for samdiag and how to read it: its sidecar, its stamp."""
+    sidecar = sidecar_of(checkpoint.path)
+    if sidecar is not None and sidecar.is_file():
         source = f"sidecar {shown(sidecar.name)}"
         yield source, lambda: read_config(sidecar, source)
     stamp = checkpoint.stamp
     if stamp is not None:
         yield STAMP, lambda: stamp
-    for embedded in checkpoint.embedded:
-        yield embedded.source, lambda document=embedded.document: document  # type: ignore[misc]
+
+
+def sidecar_of(path: Path) -> Path | None:
+    """`ckpt.pt.samdiag.toml` beside a file, `folder.samdiag.toml` beside a folder; None for the root folder."""
+    if path.name in {"", ".."}:  # the folder that one stands in, or above it
+        path = path.resolve()
+    return path.with_name(path.name + SIDECAR_SUFFIX) if path.name else None
 
 
 def _hints(checkpoint: Checkpoint) -> tuple[list[Origin], list[str]]:

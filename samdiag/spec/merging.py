@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from samdiag.errors import UsageError
 from samdiag.quoting import shown
 from samdiag.spec.parsing import WHOLE
+from samdiag.spec.toml_text import assignment
 from samdiag.types import Setting, Shadowed, Trust
 
 PARTS = ("model", "data", "loss")
@@ -63,7 +65,10 @@ class Origin:
 
 DEFAULT_ORIGIN = Origin(source="default", trust=Trust.DEFAULT, values=DEFAULTS)
 
-EXAMPLE = """add a samdiag.toml to the folder you work in (or the same keys under [tool.samdiag] in pyproject.toml):
+INIT = "`samdiag init CKPT`"
+LONGEST_LINE = 1000  # characters of a line to copy: a model's arguments fit, a flood does not
+EXAMPLE = """let `samdiag init CKPT` write a samdiag.toml, or add one to the folder you work in
+(or the same keys under [tool.samdiag] in pyproject.toml):
     problem = "train:problem"  # in train.py: def problem(): return samdiag.Problem(model=..., loss=..., batches=...)
     pythonpath = ["."]
 or say it on the command line: --problem train.py:problem
@@ -95,6 +100,14 @@ def merge(origins: Sequence[Origin]) -> tuple[dict[str, Setting], dict[str, Plac
     return settings, places
 
 
+def known(origins: Sequence[Origin]) -> dict[str, Setting]:
+    """Every setting that anybody says or that has a default, whether or not they make a problem."""
+    speakers = [*origins, DEFAULT_ORIGIN]
+    names = dict.fromkeys(name for origin in speakers for name in origin.values)
+    ordered = [*(name for name in WHOLE if name in names), *(name for name in names if name not in WHOLE)]
+    return {name: _setting(name, speakers) for name in ordered}
+
+
 def _setting(name: str, origins: Iterable[Origin]) -> Setting:
     """The nearest origin's value; the rest are shadowed, in order."""
     nearest, *rest = [origin for origin in origins if name in origin.values]
@@ -120,7 +133,7 @@ def _choose_problem(origins: Sequence[Origin]) -> tuple[tuple[str, ...], list[Or
 
 
 def _incomplete(missing: list[str], pool: Sequence[Origin], speakers: Sequence[Origin]) -> UsageError:
-    """Which parts nobody says, and why what others say about them is not used."""
+    """Which parts nobody says, why what others say about them is not used, and the lines that say all."""
     given = [name for name in PARTS if any(name in origin.values for origin in pool)]
     what = f"{' and '.join(given)} said by {pool[0].source}, but nothing says {' or '.join(missing)}"
     for origin in speakers:
@@ -129,17 +142,39 @@ def _incomplete(missing: list[str], pool: Sequence[Origin], speakers: Sequence[O
             what += f"; {origin.source} says {' and '.join(said)}, but does not complete what somebody else began"
         elif said:
             what += f"; problem ({origin.source}) is a whole of its own and is not combined with parts"
-    flags = " ".join(f"--{name} {_example(name, speakers)}" for name in missing)
-    lines = "\n".join(f'    {name} = "{_example(name, speakers)}"' for name in missing)
-    return UsageError(what, f"add {flags}, or to your samdiag.toml:\n{lines}")
+    wanted = missing if pool[0].is_user else PARTS  # an artifact's part is not completed: the user says the whole
+    flags = [f"--{name} {word}" for name in wanted if (word := _word(name, _example(name, speakers)[0])) is not None]
+    lines = "\n".join(f"    {_line(name, speakers)}" for name in wanted)
+    where = "to your samdiag.toml" if pool[0].is_user else "to a samdiag.toml in the folder you work in"
+    if len(flags) == len(wanted):
+        return UsageError(what, f"add {' '.join(flags)}, or {where}:\n{lines}")
+    return UsageError(what, f"add {where} ({INIT} writes one):\n{lines}")
 
 
-def _example(name: str, speakers: Sequence[Origin]) -> str:
-    """What to write for a missing part: what somebody says about it where that is one word, else an example."""
+def _line(name: str, speakers: Sequence[Origin]) -> str:
+    """The line of a samdiag.toml that says one part, and where the example comes from."""
+    value, source = _example(name, speakers)
+    word = _word(name, value)
+    line = assignment(name, value if word is None else word)
+    line = f"{line}  # as {source} says" if source else line
+    return line if len(line) <= LONGEST_LINE else shown(line)
+
+
+def _example(name: str, speakers: Sequence[Origin]) -> tuple[Any, str]:
+    """What to write for a part: what somebody says about it, and who; else an example."""
     for origin in speakers:
-        value = origin.values.get(name)
-        if isinstance(value, Mapping):
-            word = value.get("gallery") or (value.get("name") if name == "loss" else None)
-            if isinstance(word, str) and word.replace("-", "_").isidentifier():
-                return shown(word)
-    return {"loss": "cross_entropy"}.get(name, f"train.py:{name}")
+        if name in origin.values:
+            return origin.values[name], origin.source
+    if name != "loss":
+        return f"train.py:{name}", ""
+    model = _example("model", speakers)[0]
+    computes_loss = isinstance(model, Mapping) and "transformers" in model
+    return "model" if computes_loss else "cross_entropy", ""
+
+
+def _word(name: str, value: Any) -> str | None:
+    """The value as the one word that a flag takes; None where it takes a table to say it."""
+    if isinstance(value, Mapping):
+        said = {key: item for key, item in value.items() if item not in (None, {})}
+        value = said.get("name" if name == "loss" else "gallery", said.get("python")) if len(said) == 1 else None
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.:/-]+", value, re.ASCII) else None

@@ -51,7 +51,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 def flatten(spec: Spec) -> dict[str, Any]:
     """What `spec` says by dotted name, as JSON-able values; what was not said is absent."""
     dumped = spec.model_dump(mode="json", exclude_none=True)
-    said = {name: dumped[name] for name in (*WHOLE, "weights") if name in dumped}
+    said = {name: dumped[name] for name in (*WHOLE, "weights", "download") if name in dumped}
     return said | {f"{table}.{key}": value for table in TABLES for key, value in dumped[table].items()}
 
 

@@ -19,7 +19,13 @@ from pydantic import (
 from samdiag.types import VERDICTS_BY_HARM
 
 MODEL_KINDS = ("gallery", "timm", "torchvision", "transformers", "python")
-DATA_KINDS = ("gallery", "python", "torchvision", "folder", "datasets", "tensors")
+DATA_KINDS = ("gallery", "python", "torchvision", "folder", "datasets", "tensors", "webdataset")
+DATA_PATHS: dict[str, tuple[str, ...]] = {  # keys of [data] that do, and the kinds of data that they are for
+    "root": ("torchvision", "datasets"),
+    "data_files": ("datasets",),
+    "tokenizer": ("datasets",),  # "checkpoint" is no path
+}
+LOSSES = Literal["cross_entropy", "mse", "bce_with_logits", "causal_lm", "model", "python"]
 FAIL_ON = ("any", "never", *VERDICTS_BY_HARM)
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -46,7 +52,13 @@ class Table(BaseModel):
 
 
 class ModelSpec(Table):
-    """`[model]`: one catalog or `python`, and the arguments of the factory."""
+    """`[model]`: one catalog or `python`, and the arguments of the factory.
+
+    Attributes:
+        args: plain arguments; of transformers they replace single keys of the configuration.
+        config: of transformers, a config.json; the checkpoint's own where absent.
+        base: of an adapter, the checkpoint that the base model's weights come from.
+    """
 
     gallery: Text | None = None
     timm: Text | None = None
@@ -54,15 +66,26 @@ class ModelSpec(Table):
     transformers: Text | None = None
     python: Text | None = None
     args: Args = Field(default_factory=dict)
+    config: Text | None = None
+    base: Text | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         _check_one(self, MODEL_KINDS)
+        if self.config is not None and self.transformers is None:
+            raise ValueError("has config, which is for transformers: leave it out")
         return self
 
 
 class DataSpec(Table):
-    """`[data]`: one catalog or `python`, and how much of it to look at."""
+    """`[data]`: one catalog or `python`, and how much of it to look at.
+
+    Attributes:
+        args: plain arguments: never a path.
+        root: of torchvision, the folder that holds the data set; of datasets = "imagefolder", the images'.
+        data_files: of datasets, the local files of text, json, csv and parquet.
+        tokenizer: of datasets with text, a folder, or "checkpoint" for the one that the checkpoint lies in.
+    """
 
     gallery: Text | None = None
     python: Text | None = None
@@ -70,7 +93,11 @@ class DataSpec(Table):
     folder: Text | None = None
     datasets: Text | None = None
     tensors: Text | None = None
+    webdataset: Annotated[Text | list[Text], Field(min_length=1)] | None = None
     args: Args = Field(default_factory=dict)
+    root: Text | None = None
+    data_files: Annotated[Text | list[Text], Field(min_length=1)] | None = None
+    tokenizer: Text | None = None
     split: Text | None = None
     num_samples: Count | None = None
     batch_size: Count | None = None
@@ -78,19 +105,25 @@ class DataSpec(Table):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         _check_one(self, DATA_KINDS)
+        for key, kinds in DATA_PATHS.items():
+            if getattr(self, key) is not None and not any(getattr(self, kind) is not None for kind in kinds):
+                raise ValueError(f"has {key}, which is for {' and '.join(kinds)}: leave it out")
         return self
 
 
 class LossSpec(Table):
-    """`[loss]`: a name, or a function `loss(model, batch)` of one's own."""
+    """`[loss]`: a name with its arguments, or a function `loss(model, batch)` of one's own."""
 
-    name: Literal["cross_entropy", "mse", "bce_with_logits", "model", "python"] | None = None
+    name: LOSSES | None = None
     python: Text | None = None
+    args: Args | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.name in {None, "python"}) != (self.python is not None):
             raise ValueError("must have a name, or a function of your own as python = 'module:function', and not both")
+        if self.args and self.python is not None:
+            raise ValueError("has args, which are for a named loss: leave them out")
         return self
 
 
@@ -187,6 +220,7 @@ class Spec(Table):
     measure: MeasureSpec = MeasureSpec()
     gate: GateSpec = GateSpec()
     weights: Literal["raw", "ema"] | None = None
+    download: bool | None = None  # the flag --download; refused from anywhere else
 
     @field_validator("problem")
     @classmethod

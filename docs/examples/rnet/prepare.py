@@ -1,0 +1,10 @@
+"""Data for rnet: face or not, 24×24."""
+
+from pathlib import Path
+
+from faces import write_faces
+
+
+def prepare(folder: Path, sources: dict[str, Path]) -> None:
+    """Writes faces.npz with inputs and targets."""
+    write_faces(sources["lfw_subset.npy"], folder / "faces.npz", size=24)

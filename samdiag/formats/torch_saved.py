@@ -1,0 +1,136 @@
+"""What `torch.load` made of a file, whatever its container: weights, optimizer state and the run's own settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from samdiag.errors import CannotDecide
+from samdiag.formats import lightning, timm_file
+from samdiag.formats.checkpoint import Checkpoint, Embedded, Hint
+from samdiag.formats.content import Content
+from samdiag.formats.momentum import find_buffers
+from samdiag.formats.optimizer_state import find_optimizer, first_group, is_adam, read_hints
+from samdiag.formats.perturbed import restore_old_weights
+from samdiag.formats.refused import SAVE_WEIGHTS
+from samdiag.formats.state_dict import find_weights, has_ema, has_raw
+from samdiag.quoting import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REFUSED_GLOBAL = re.compile(r"[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) (\S+)")
+DEEPSPEED_KEYS = {"ds_version", "ds_config", "zero_stage"}
+DEEPSPEED_TODO = "merge the run's checkpoint with the zero_to_fp32.py that DeepSpeed wrote beside it, then inspect that"
+
+
+def load_safely(content: Content, read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of the file; CannotDecide where it is damaged or wants something to be run."""
+    try:
+        return read(content.path)
+    except MemoryError:
+        raise
+    except Exception as error:  # the unpickler raises whatever a malformed stream makes it raise
+        _explain(content, error)
+
+
+def open_saved(content: Content, saved: object, container: str) -> Checkpoint:
+    """The Checkpoint of a saved object.
+
+    Args:
+        content: the file.
+        saved: what it holds, read with weights_only=True.
+        container: the format to report where the object says nothing nearer.
+    """
+    if isinstance(saved, Mapping) and DEEPSPEED_KEYS & set(saved):
+        raise deepspeed(content)
+    if lightning.recognises(saved):
+        saved, container = lightning.arranged(saved), "lightning"
+    elif timm_file.recognises(saved):
+        container = "timm"
+    averaged = has_ema(saved)
+    raw = {} if averaged and not has_raw(content.name, saved) else find_weights(content.name, saved, "raw")
+    found = _read_optimizer(saved, raw)
+    said, said_notes = _read_settings(saved, found)
+    notes = (*found.notes, *said_notes)
+    if averaged:
+        notes = (*notes, "the file also holds EMA weights: they are used with weights = ema only")
+
+    def load(which: str) -> dict[str, Tensor]:
+        return dict(found.weights) if which == "raw" and raw else find_weights(content.name, saved, which)
+
+    return Checkpoint(
+        path=content.path,
+        format=container,
+        fingerprint=content.fingerprint(),
+        embedded=said,
+        hints=found.hints,
+        notes=notes,
+        adam=found.adam,
+        load=load,
+        load_velocity=lambda: find_buffers(saved),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """The weights as they are to be measured, and what the optimizer state says."""
+
+    weights: Mapping[str, Tensor]
+    hints: Mapping[str, Hint]
+    notes: tuple[str, ...]
+    group: Mapping[str, Any] | None = None
+
+    @property
+    def adam(self) -> bool:
+        return self.group is not None and is_adam(self.group)
+
+
+def _read_optimizer(saved: object, raw: dict[str, Tensor]) -> _Found:
+    """The weights, taken back to before the SAM ascent where needed, with the hints of the optimizer state."""
+    state, notes = find_optimizer(saved)
+    if state is None:
+        return _Found(weights=raw, hints={}, notes=notes)
+    hints, hint_notes = read_hints(state)
+    weights, perturbed_notes = restore_old_weights(raw, state, hints)
+    notes = (*notes, *hint_notes, *perturbed_notes)
+    return _Found(weights=weights, hints=hints, notes=notes, group=first_group(state))
+
+
+def _read_settings(saved: object, found: _Found) -> tuple[tuple[Embedded, ...], tuple[str, ...]]:
+    """What the run's own arguments say, beside the weights."""
+    for reader in (lightning, timm_file):
+        embedded = reader.read_embedded(saved, found.weights)
+        if embedded is not None:
+            return reconciled(embedded, found.hints, found.group)
+    return (), ()
+
+
+def deepspeed(content: Content) -> CannotDecide:
+    """The refusal of one of DeepSpeed's files."""
+    return CannotDecide(f"{content.name} is one part of a DeepSpeed checkpoint", DEEPSPEED_TODO)
+
+
+def _explain(content: Content, error: Exception) -> NoReturn:
+    """Raises CannotDecide: which import the pickle asked for, or that the file is damaged."""
+    refused = REFUSED_GLOBAL.search(str(error))
+    if refused is not None:
+        wanted = refused[1].rstrip(".,:")
+        what = f"{content.name} is a pickle that wants to run {shown(wanted)}; only tensors and plain values are read"
+        raise CannotDecide(what, _todo_refused(wanted)) from None
+    if "Weights only load failed" in str(error) or type(error).__name__ == "UnpicklingError":
+        what = f"{content.name} is a pickle that does more than hold tensors and plain values"
+        raise CannotDecide(what, _todo_refused("")) from None
+    reason = shown(str(error).split(".")[0].splitlines()[0] if str(error) else type(error).__name__)
+    raise CannotDecide(f"{content.name} is damaged: {reason}", "copy or save the file again") from None
+
+
+def _todo_refused(wanted: str) -> str:
+    if wanted.startswith("torch.distributed"):
+        return (
+            "gather the full weights before saving (`get_model_state_dict` with full_state_dict=True), then save those"
+        )
+    return f"in your own training environment, where you trust the file, save the weights alone: {SAVE_WEIGHTS}"

@@ -1,0 +1,1 @@
+"""Data by name: one file for each kind, each with `build(request) -> Data`."""
