@@ -43,6 +43,7 @@ def load(reference: str) -> Any:
 FORMATS: dict[str, str] = {
     "safetensors": "samdiag.formats.safetensors_file:FORMAT",
     "torch-zip": "samdiag.formats.torch_zip:FORMAT",
+    "torch-legacy": "samdiag.formats.torch_legacy:FORMAT",
     "sharded": "samdiag.formats.sharded:FORMAT",
 }
 

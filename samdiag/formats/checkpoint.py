@@ -48,13 +48,29 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInfo:
+    """A tensor without its values.
+
+    Attributes:
+        dtype: as torch calls it ("float32", "bfloat16").
+        shape: of the tensor.
+        num_bytes: of its values.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """An opened checkpoint: what it is, what it says about itself, and its weights on demand.
 
     Attributes:
         path: the file or folder, as the caller named it.
         format: a key of `registry.FORMATS`: "safetensors", "torch-zip", …
-        fingerprint: "sha256:<hex>" of the whole file; of a folder, of the files that are read.
+        fingerprint: "sha256:<hex>" of the whole file; of a folder, of the files that are read; "" where nothing was to
+            be hashed (`content.unhashed`).
         stamp: the spec embedded under the safetensors metadata key `samdiag`; None when there is none. Untrusted.
         embedded: what other configuration inside it says, the nearest first. Untrusted.
         hints: settings found in optimizer state, by dotted name (`sam.rho`, `sam.lr`, …). Untrusted.
@@ -62,10 +78,13 @@ class Checkpoint:
             Untrusted.
         adapter: the parsed `adapter_config.json` of a PEFT directory, whose `weights()` are then the adapter's own
             tensors. Plain JSON. Untrusted.
+        metadata: other texts that a safetensors header carries. Untrusted.
+        hyper_parameters: what the training script saved of its own arguments, bounded plain data. Untrusted.
         notes: what the reader of a report should know about the file, one line each.
         adam: its optimizer state is of the Adam family.
         load: reads the tensors; use `weights`.
         load_velocity: reads the momentum buffers; use `velocity`.
+        load_infos: reads what the header says about the tensors; use `tensor_infos`.
     """
 
     path: Path
@@ -76,10 +95,13 @@ class Checkpoint:
     hints: Mapping[str, Hint] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
     adapter: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     adam: bool = False
     load: Callable[[str], dict[str, Tensor]] = field(repr=False, compare=False)
     load_velocity: Callable[[], Buffers | None] | None = field(default=None, repr=False, compare=False)
+    load_infos: Callable[[], dict[str, TensorInfo]] | None = field(default=None, repr=False, compare=False)
 
     def weights(self, which: str = "raw") -> dict[str, Tensor]:
         """The tensors by cleaned-up name (no `module.`, `_orig_mod.`, `_fsdp_wrapped_module.`), on the CPU, as stored.
@@ -98,3 +120,22 @@ class Checkpoint:
     def velocity(self) -> Buffers | None:
         """The momentum buffers of the raw weights' optimizer; None where the file holds none."""
         return self.load_velocity() if self.load_velocity is not None else None
+
+    def tensor_infos(self) -> dict[str, TensorInfo]:
+        """Dtype, shape and size of every raw tensor by cleaned-up name, in the file's order.
+
+        Of safetensors from the headers alone, without torch; of the EMA weights where there are no others.
+
+        Raises:
+            CannotDecide: the tensors cannot be read.
+        """
+        if self.load_infos is not None:
+            return self.load_infos()
+        return {
+            name: TensorInfo(
+                dtype=str(value.dtype).removeprefix("torch."),
+                shape=tuple(value.shape),
+                num_bytes=value.numel() * value.element_size(),
+            )
+            for name, value in self.load("raw").items()
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import os
 import stat
@@ -14,6 +15,7 @@ from samdiag.errors import CannotDecide, UsageError
 from samdiag.quoting import listed, shown
 
 PREFIX_BYTES = 4096  # more than any magic number needs
+_hashing: contextvars.ContextVar[bool] = contextvars.ContextVar("hashing", default=True)
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -32,7 +34,9 @@ class Content:
         return shown(self.path)
 
     def fingerprint(self) -> str:
-        """ "sha256:<hex>" of the whole file, read in chunks."""
+        """ "sha256:<hex>" of the whole file, read in chunks; "" where nothing is to be hashed (`unhashed`)."""
+        if not _hashing.get():
+            return ""
         with reading(self.path), self.path.open("rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -42,6 +46,16 @@ class Content:
             same = identity(os.stat(self.path)) == self.identity
         if not same:
             raise CannotDecide(f"{self.name} changed while it was being read", "run again once nothing writes to it")
+
+
+@contextlib.contextmanager
+def unhashed() -> Iterator[None]:
+    """A context in which fingerprints are empty: what a header says does not need a large file to be read whole."""
+    before = _hashing.set(False)
+    try:
+        yield
+    finally:
+        _hashing.reset(before)
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int, int]:

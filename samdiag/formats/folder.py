@@ -59,6 +59,13 @@ class Folder:
                 f"{self.name}: {quoted(name)} is not the name of a file in this folder{by}",
                 "an honest index names files beside itself: save the checkpoint again",
             )
+        return look_at(self._inside(name, by))
+
+    def folder(self, name: str) -> Folder:
+        """The folder `name` in this one, listed; CannotDecide where it is a link out of this one."""
+        return list_folder(self._inside(name, ""))
+
+    def _inside(self, name: str, by: str) -> Path:
         path = self.path / name
         with reading(path):
             if not path.exists():
@@ -68,7 +75,7 @@ class Folder:
             raise CannotDecide(
                 f"{shown(path)} is a link out of its folder{by}", "copy the file itself there: nothing else is read"
             )
-        return look_at(path)
+        return path
 
 
 def is_bare(name: str) -> bool:
@@ -108,7 +115,7 @@ def list_folder(path: Path) -> Folder:
     return Folder(path=path, names=frozenset(names))
 
 
-def read_json(content: Content, max_bytes: int) -> dict[str, Any]:
+def read_object(content: Content, max_bytes: int) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from samdiag.formats.checkpoint import Hint
+from samdiag.formats.state_dict import parameter_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTH_TOLERANCE = 0.05  # relative; the ascent length is exact up to rounding, a whole step has a length of its own
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no optimizer sees them
 UNMATCHED = "its kept weights (old_p) do not match the weights in number and shape"
 
 
@@ -35,7 +35,7 @@ def restore_old_weights(
     kept = _kept_weights(state)
     if not any(old is not None for old in kept):
         return dict(weights), ()
-    names = _parameter_names(weights)
+    names = parameter_names(weights)
     if len(names) != len(kept) or not all(
         _fits(weights[group[0]], old) for group, old in zip(names, kept, strict=True)
     ):
@@ -60,17 +60,6 @@ def _kept_weights(state: Mapping[str, Any]) -> list[Tensor | None]:
     entries = [state["state"].get(index) for index in indices if isinstance(index, (int, str))]
     found = [entry.get("old_p") if isinstance(entry, Mapping) else None for entry in entries]
     return [old if isinstance(old, torch.Tensor) else None for old in found]
-
-
-def _parameter_names(weights: Mapping[str, Tensor]) -> list[list[str]]:
-    """Names of the parameters in the order of the state dict, tied ones together, without the known buffers."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for name, value in weights.items():
-        if name.rpartition(".")[2] in BUFFERS or not value.is_floating_point():
-            continue
-        key = (value.data_ptr() or name, value.shape, value.stride(), value.dtype)
-        groups.setdefault(key, []).append(name)
-    return list(groups.values())
 
 
 def _fits(now: Tensor, old: Tensor | None) -> bool:

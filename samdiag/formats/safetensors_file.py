@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import CannotDecide, UsageError
-from samdiag.formats.checkpoint import Checkpoint
+from samdiag.formats.checkpoint import Checkpoint, TensorInfo
 from samdiag.formats.content import Content
 from samdiag.formats.recognition import Format
 from samdiag.formats.safetensors_header import SAVE_AGAIN, Header, parse_json, read_header
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 STAMP_KEY = "samdiag"
 MAX_STAMP_CHARACTERS = 100_000  # a spec has some hundred
+DTYPE_NAMES = {  # torch's names; those that torch lacks keep safetensors' own
+    **{"BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32"},
+    **{"I64": "int64", "U64": "uint64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"},
+    **{"C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"},
+    **{"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
+}
 MAX_STAMP_DEPTH = 16  # levels of nesting; the schema has three plus those of `args`
 
 
@@ -43,9 +49,20 @@ def open_content(content: Content) -> Checkpoint:
         format="safetensors",
         fingerprint=content.fingerprint(),
         stamp=stamp,
+        metadata={key: text for key, text in header.metadata.items() if key != STAMP_KEY},
         notes=notes,
         load=load,
+        load_infos=lambda: tensor_infos(header),
     )
+
+
+def tensor_infos(header: Header) -> dict[str, TensorInfo]:
+    """The header's tensors by cleaned-up name."""
+    found = {
+        name: TensorInfo(dtype=DTYPE_NAMES[entry.dtype], shape=entry.shape, num_bytes=entry.end - entry.begin)
+        for name, entry in header.tensors.items()
+    }
+    return strip_prefixes(found)
 
 
 def _stamp(header: Header) -> tuple[dict[str, Any] | None, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats import safetensors_file
 from samdiag.formats.checkpoint import Checkpoint
 from samdiag.formats.content import Content
-from samdiag.formats.folder import Folder, fingerprint, is_bare, read_json, surroundings
+from samdiag.formats.folder import Folder, fingerprint, is_bare, read_object, surroundings
 from samdiag.formats.recognition import Format
 from samdiag.formats.safetensors_header import MAX_NAME_LENGTH, MAX_TENSORS, read_header
 from samdiag.formats.state_dict import strip_prefixes
@@ -63,7 +63,7 @@ def read_index(content: Content) -> dict[str, str]:
     Raises:
         CannotDecide: the index is too large, not JSON, or not what an index is.
     """
-    weight_map = read_json(content, MAX_INDEX_BYTES).get("weight_map")
+    weight_map = read_object(content, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise _bad(content, "it has no table weight_map")
     if len(weight_map) > MAX_TENSORS:

@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net")
-EMA_KEYS = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "ema_model_state_dict")
-EMA_INNER_KEYS = (*WEIGHT_KEYS, "shadow", "shadow_params")
+EMA_KEYS = (
+    *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "ema_model_state_dict"),
+    *("model_ema_state_dict", "swa_model", "swa_state_dict", "swa_model_state_dict", "averaged_model"),
+)
+SHADOWS = ("shadow_params", "shadow")  # torch_ema: a list in the order of the parameters, without names
+EMA_INNER_KEYS = (*WEIGHT_KEYS, *SHADOWS)
+EMA_HALVES = ("ema_model.", "online_model.")  # ema_pytorch: the average and the raw weights in one state dict
 OUTER_WRAPPER = "module"  # DataParallel, DistributedDataParallel, AveragedModel: only at the front, and then everywhere
 INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # torch's own: at any depth
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no optimizer sees them
 MAX_NESTING = 3  # e.g. {"ema": {"model": {"state_dict": …}}}
 SAVE_WEIGHTS = "save the weights alone: `torch.save(model.state_dict(), 'weights.pt')`"
 
@@ -36,15 +42,44 @@ def find_weights(name: str, saved: object, which: str) -> dict[str, Tensor]:
     """
     if which == "ema":
         return _find_ema(name, saved)
+    if is_averager(saved):
+        return _half(saved, EMA_HALVES[1])  # type: ignore[arg-type]
     found = _nested(name, saved, WEIGHT_KEYS)
     if found is None:
         found = _only_other(name, saved)
     return strip_prefixes(_tensors(name, found))
 
 
+def find_tensors(name: str, saved: object) -> dict[str, Tensor]:
+    """The tensors of a saved state dict and nothing else, under the names in the file.
+
+    Raises:
+        CannotDecide: it holds something else beside, or tensors without plain values.
+    """
+    if not isinstance(saved, Mapping) or not _looks_like_weights(saved):
+        raise CannotDecide(f"{name} is not a state dict alone: it is {_described(saved)}", SAVE_WEIGHTS)
+    return _tensors(name, saved)
+
+
 def has_ema(saved: object) -> bool:
     """Whether `saved` holds averaged weights next to the raw ones."""
-    return isinstance(saved, Mapping) and any(isinstance(saved.get(key), Mapping) for key in EMA_KEYS)
+    return isinstance(saved, Mapping) and (
+        is_averager(saved) or any(isinstance(saved.get(key), Mapping) for key in EMA_KEYS)
+    )
+
+
+def is_averager(saved: object) -> bool:
+    """Whether it is the state dict of ema_pytorch's EMA: the averaged and the raw weights side by side."""
+    if not isinstance(saved, Mapping) or not all(isinstance(key, str) for key in saved):
+        return False
+    return all(any(key.startswith(half) for key in saved) for half in EMA_HALVES)
+
+
+def _half(saved: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+    import torch
+
+    found = {key.removeprefix(prefix): item for key, item in saved.items() if key.startswith(prefix)}
+    return strip_prefixes({key: item for key, item in found.items() if isinstance(item, torch.Tensor)})
 
 
 def has_raw(name: str, saved: object) -> bool:
@@ -117,13 +152,64 @@ def _only_other(name: str, saved: object) -> Mapping[str, Any]:
 
 def _find_ema(name: str, saved: object) -> dict[str, Tensor]:
     outer = saved if isinstance(saved, Mapping) else {}
-    candidates = {key: _nested(name, outer.get(key), EMA_INNER_KEYS) for key in EMA_KEYS}
-    found = {key: item for key, item in candidates.items() if item is not None}
+    if is_averager(outer):
+        return _half(outer, EMA_HALVES[0])
+    found: dict[str, dict[str, Tensor]] = {}
+    for key in EMA_KEYS:
+        tensors = _averaged(name, saved, outer.get(key))
+        if tensors is not None:
+            found[key] = tensors
     if len(found) > 1:
         raise _ambiguous(name, found)
     if not found:
         raise UsageError(f"{name} holds no EMA weights: it is {_described(saved)}", "ask for weights = raw")
-    return strip_prefixes(_tensors(name, next(iter(found.values()))))
+    return next(iter(found.values()))
+
+
+def _averaged(name: str, saved: object, value: object) -> dict[str, Tensor] | None:
+    """The averaged weights that `value`, found under one of EMA_KEYS, holds; None where it holds none."""
+    if is_averager(value):
+        return _half(value, EMA_HALVES[0])  # type: ignore[arg-type]
+    shadow = next((value[key] for key in SHADOWS if isinstance(value.get(key), list)), None) if isinstance(
+        value, Mapping
+    ) else None
+    if shadow is not None:
+        return _named(name, find_weights(name, saved, "raw"), shadow)
+    found = _nested(name, value, EMA_INNER_KEYS)
+    return None if found is None else strip_prefixes(_tensors(name, found))
+
+
+def _named(name: str, raw: Mapping[str, Tensor], shadow: list[Any]) -> dict[str, Tensor]:
+    """The raw weights with their parameters replaced by a list of averages, in the order of the parameters.
+
+    Raises:
+        CannotDecide: they are not one of the same shape for each parameter.
+    """
+    import torch
+
+    groups = parameter_names(raw)
+    fits = len(groups) == len(shadow) and all(
+        isinstance(average, torch.Tensor) and average.shape == raw[group[0]].shape
+        for group, average in zip(groups, shadow, strict=False)
+    )
+    if not fits:
+        what = f"{name} keeps its EMA weights as {len(shadow)} tensors without names"
+        raise CannotDecide(
+            f"{what}, which are not one for each of the {len(groups)} parameters in number and shape",
+            "copy them into the model (`ema.copy_to(model.parameters())`) and " + SAVE_WEIGHTS,
+        )
+    return {**raw, **{key: average for group, average in zip(groups, shadow, strict=True) for key in group}}
+
+
+def parameter_names(weights: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names of the parameters in the order of the state dict, tied ones together, without the known buffers."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, value in weights.items():
+        if name.rpartition(".")[2] in BUFFERS or not value.is_floating_point():
+            continue
+        key = (value.data_ptr() or name, value.shape, value.stride(), value.dtype)
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
 
 
 def _tensors(name: str, found: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -33,15 +33,19 @@ def recognises(content: Content) -> bool:
 
 def open_content(content: Content) -> Checkpoint:
     """The Checkpoint: memory-mapped, with the hints of its optimizer state."""
-    return open_saved(content, load_safely(content, read), "torch-legacy")
+    return open_saved(content, load(content), "torch-legacy")
 
 
-def read(path: Path) -> Any:
-    """What the file holds, its tensors mapped from the file.
+def load(content: Content) -> Any:
+    """What the file holds: tensors, mapped from the file, and plain values.
 
     Raises:
-        ValueError, RuntimeError, pickle.UnpicklingError, …: it is damaged, or asks for something to be run.
+        CannotDecide: it is damaged, or asks for something to be run.
     """
+    return load_safely(content, _read)
+
+
+def _read(path: Path) -> Any:
     import torch
 
     with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(safe_globals()):  # type: ignore[arg-type]

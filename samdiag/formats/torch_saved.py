@@ -16,7 +16,8 @@ from samdiag.formats.momentum import find_buffers
 from samdiag.formats.optimizer_state import find_optimizer, first_group, is_adam, read_hints
 from samdiag.formats.perturbed import restore_old_weights
 from samdiag.formats.refused import SAVE_WEIGHTS
-from samdiag.formats.state_dict import find_weights, has_ema, has_raw
+from samdiag.formats.run_settings import reconcile
+from samdiag.formats.state_dict import find_tensors, find_weights, has_ema, has_raw
 from samdiag.quoting import shown
 
 if TYPE_CHECKING:
@@ -35,6 +36,20 @@ def load_safely(content: Content, read: Callable[[Path], Any]) -> Any:
         raise
     except Exception as error:  # the unpickler raises whatever a malformed stream makes it raise
         _explain(content, error)
+
+
+def read_tensors(content: Content) -> dict[str, Tensor]:
+    """The tensors of a file of torch.save that is nothing but a state dict, under the names in the file.
+
+    Raises:
+        CannotDecide: it is of another format or holds something else.
+    """
+    from samdiag.formats import torch_legacy, torch_zip
+
+    for container in (torch_zip, torch_legacy):
+        if container.recognises(content):
+            return find_tensors(content.name, container.load(content))
+    raise CannotDecide(f"{content.name} is not a file of torch.save", "save the checkpoint again")
 
 
 def open_saved(content: Content, saved: object, container: str) -> Checkpoint:
@@ -60,6 +75,7 @@ def open_saved(content: Content, saved: object, container: str) -> Checkpoint:
         notes = (*notes, "the file also holds EMA weights: they are used with weights = ema only")
 
     def load(which: str) -> dict[str, Tensor]:
+        content.check_unchanged()  # the values are read from the file only now
         return dict(found.weights) if which == "raw" and raw else find_weights(content.name, saved, which)
 
     return Checkpoint(
@@ -68,6 +84,7 @@ def open_saved(content: Content, saved: object, container: str) -> Checkpoint:
         fingerprint=content.fingerprint(),
         embedded=said,
         hints=found.hints,
+        hyper_parameters=read_hyper_parameters(saved),
         notes=notes,
         adam=found.adam,
         load=load,
@@ -102,11 +119,21 @@ def _read_optimizer(saved: object, raw: dict[str, Tensor]) -> _Found:
 
 def _read_settings(saved: object, found: _Found) -> tuple[tuple[Embedded, ...], tuple[str, ...]]:
     """What the run's own arguments say, beside the weights."""
-    for reader in (lightning, timm_file):
-        embedded = reader.read_embedded(saved, found.weights)
-        if embedded is not None:
-            return reconciled(embedded, found.hints, found.group)
-    return (), ()
+    if lightning.recognises(saved):
+        embedded = lightning.embed(saved)
+    else:
+        shapes = {name: tuple(value.shape) for name, value in found.weights.items()}
+        embedded = timm_file.embed(saved, timm_file.find_num_classes(shapes))
+    if embedded is None:
+        return (), ()
+    heard, notes = reconcile(embedded, found.hints, found.group)
+    return ((heard,) if heard.document else ()), notes
+
+
+def read_hyper_parameters(saved: object) -> dict[str, Any]:
+    """The arguments that the training script saved of itself, as plain data."""
+    reader = lightning if lightning.recognises(saved) else timm_file
+    return reader.hyper_parameters(saved)
 
 
 def deepspeed(content: Content) -> CannotDecide:

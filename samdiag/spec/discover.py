@@ -167,6 +167,8 @@ def _config_origin(config: str, cwd: Path) -> Origin:
 
 def _user(spec: Spec, source: str, trust: Trust, folder: Path, *, importable: bool) -> Origin:
     """An origin of the user's own; its pythonpath is relative to its folder."""
+    if spec.download is not None and source != COMMAND_LINE:
+        raise UsageError(f"download ({source}) is not said in a file", "ask for the network with the flag --download")
     entries = tuple((folder / Path(entry).expanduser()).resolve() for entry in spec.pythonpath or ())
     for entry, said in zip(entries, spec.pythonpath or (), strict=True):
         if not entry.is_dir():

@@ -1,4 +1,7 @@
-"""Losses that a name stands for: `loss(model, batch)` → mean over the batch's samples."""
+"""Losses that a name stands for: `loss(model, batch)` → mean over the batch's samples.
+
+A batch is (inputs, targets), or a table with `labels` whose other entries are the model's own arguments.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from samdiag.errors import UsageError
+from samdiag.spec.batches import LABELS
+
+IGNORED = -100  # a target that is not predicted: torch's own default, and Hugging Face's
+SMOOTHING = "label_smoothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,33 +25,56 @@ class NamedLoss:
 
     Attributes:
         function: `loss(model, batch)` → 0-dim tensor.
-        lower_bound: what it can never go below; None: unknown.
-        takes_pairs: whether a batch must be `(inputs, targets)`.
+        lower_bound: what it can never go below, without arguments; None: unknown.
+        takes_pairs: whether a batch must be `(inputs, targets)` or have labels.
+        logits_and_targets: `(model, batch)` → logits [n, classes, …] or [n, …, classes] and class numbers; None where
+            the loss is no cross-entropy.
+        arguments: those it takes by keyword.
     """
 
-    function: Callable[[Any, Any], Tensor]
+    function: Callable[..., Tensor]
     lower_bound: float | None
     takes_pairs: bool = True
+    logits_and_targets: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None
+    targets: Callable[[Any], Any] | None = None
+    arguments: tuple[str, ...] = ()
 
 
-def cross_entropy(model: Any, batch: Any) -> Tensor:
-    """Mean cross-entropy of `model(inputs)` [n, classes, …] against class numbers or probabilities."""
-    inputs, targets = batch
-    return functional.cross_entropy(_output(model, inputs), targets)
+def cross_entropy(
+    model: Any, batch: Any, *, label_smoothing: float = 0.0, targets_per_sample: float | None = None
+) -> Tensor:
+    """Mean cross-entropy of `model(inputs)` [n, classes, …] or [n, …, classes] against class numbers or probabilities.
+
+    Args:
+        label_smoothing: as torch's.
+        targets_per_sample: the loss is the sum over targets, divided by n times this; None: by the targets that are
+            there. See `spec.weighting`.
+    """
+    logits, targets = classes_and_targets(model, batch)
+    return _entropy(logits, targets, label_smoothing, targets_per_sample)
+
+
+def causal_lm(
+    model: Any, batch: Any, *, label_smoothing: float = 0.0, targets_per_sample: float | None = None
+) -> Tensor:
+    """Mean cross-entropy of every token but a sequence's first, predicted from those before it; −100 is left out.
+
+    Args: as for `cross_entropy`.
+    """
+    logits, targets = tokens_and_next(model, batch)
+    return _entropy(logits, targets, label_smoothing, targets_per_sample)
 
 
 def mse(model: Any, batch: Any) -> Tensor:
     """Mean squared error of `model(inputs)` against targets of the same shape."""
-    inputs, targets = batch
-    outputs = _output(model, inputs)
+    outputs, targets = output_and_targets(model, batch)
     _check_shapes("mse", outputs, targets)
     return functional.mse_loss(outputs, targets.to(outputs.dtype))
 
 
 def bce_with_logits(model: Any, batch: Any) -> Tensor:
     """Mean binary cross-entropy of the logits `model(inputs)` against targets in [0, 1] of the same shape."""
-    inputs, targets = batch
-    outputs = _output(model, inputs)
+    outputs, targets = output_and_targets(model, batch)
     _check_shapes("bce_with_logits", outputs, targets)
     return functional.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
 
@@ -64,14 +94,78 @@ def of_model(model: Any, batch: Any) -> Tensor:
     return found.reshape(())
 
 
-def _output(model: Any, inputs: Any) -> Tensor:
-    """The model's output tensor; `.logits` where it returns an object that has them."""
-    output = model(inputs)
+def output_and_targets(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
+    """What the model makes of a batch's inputs, and the batch's targets."""
+    if isinstance(batch, Mapping):
+        output = model(**{name: value for name, value in batch.items() if name != LABELS})
+        targets = batch[LABELS]
+    else:
+        inputs, targets = batch
+        output = model(inputs)
     found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(found, Tensor):
         what = f"the model returns a {type(output).__name__}, and a named loss takes a tensor"
         raise UsageError(what, "name a function of your own: loss = 'module:function', taking (model, batch)")
-    return found
+    return found, targets
+
+
+def classes_and_targets(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
+    """Logits with the classes second, as torch wants them, and targets.
+
+    Where the classes come last (sequences), leading dimensions are put together: logits [n·…, classes], targets [n·…].
+    """
+    logits, targets = output_and_targets(model, batch)
+    if logits.dim() > 2 and not targets.is_floating_point() and targets.shape == logits.shape[:-1]:
+        second = (logits.shape[0], *logits.shape[2:])
+        if tuple(targets.shape) != second:  # else the classes may well be second, torch's own order
+            return logits.flatten(0, -2), targets.flatten()
+    return logits, targets
+
+
+def tokens_and_next(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
+    """Logits [n·t, vocabulary] and the token that follows each, −100 where none does."""
+    if isinstance(batch, Mapping):
+        output = model(**{name: value for name, value in batch.items() if name != LABELS})
+    else:
+        output = model(batch if isinstance(batch, Tensor) else batch[0])
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    following = next_tokens(batch)
+    if not isinstance(logits, Tensor) or logits.shape[:-1] != following.shape:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
+        what = f"loss = causal_lm takes logits [samples, tokens, vocabulary] for {tuple(following.shape)} tokens"
+        raise UsageError(f"{what}, and the model returns {found}", "name a language model, or another loss")
+    return logits.flatten(0, -2), following.flatten()
+
+
+def next_tokens(batch: Any) -> Tensor:
+    """For each token [n, t] the one that follows it, −100 where none does or the labels leave it out."""
+    if isinstance(batch, Mapping):
+        labels = batch.get(LABELS)
+        if labels is None:
+            labels = batch.get("input_ids")
+            mask = batch.get("attention_mask")
+            if isinstance(labels, Tensor) and isinstance(mask, Tensor):
+                labels = labels.masked_fill(mask == 0, IGNORED)
+    else:
+        labels = batch if isinstance(batch, Tensor) else batch[-1]
+    if not isinstance(labels, Tensor) or labels.dim() != 2 or labels.is_floating_point():
+        what = "loss = causal_lm takes batches of tokens [samples, tokens]: input_ids, and labels where they differ"
+        raise UsageError(what, 'see tensors and datasets in docs/catalogs.md: data = { tensors = "tokens.npz" }')
+    return functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def targets_of(batch: Any) -> Any:
+    """A batch's targets."""
+    return batch[LABELS] if isinstance(batch, Mapping) else batch[1]
+
+
+def _entropy(logits: Tensor, targets: Tensor, smoothing: float, per_sample: float | None) -> Tensor:
+    if per_sample is None:
+        return functional.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
+    total = functional.cross_entropy(
+        logits, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum"
+    )
+    return total / per_sample
 
 
 def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
@@ -81,7 +175,21 @@ def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
         raise UsageError(what, "give both the same shape in the model or the data")
 
 
-CROSS_ENTROPY = NamedLoss(function=cross_entropy, lower_bound=0.0)
+CROSS_ENTROPY = NamedLoss(
+    function=cross_entropy,
+    lower_bound=0.0,
+    logits_and_targets=classes_and_targets,
+    targets=targets_of,
+    arguments=(SMOOTHING,),
+)
+CAUSAL_LM = NamedLoss(
+    function=causal_lm,
+    lower_bound=0.0,
+    takes_pairs=False,
+    logits_and_targets=tokens_and_next,
+    targets=next_tokens,
+    arguments=(SMOOTHING,),
+)
 MSE = NamedLoss(function=mse, lower_bound=0.0)
 BCE_WITH_LOGITS = NamedLoss(function=bce_with_logits, lower_bound=0.0)
 MODEL = NamedLoss(function=of_model, lower_bound=None, takes_pairs=False)

@@ -16,6 +16,7 @@ from samdiag.quoting import quoted, shown
 from samdiag.spec.schema import FAIL_ON, Spec
 
 WHOLE = ("problem", "model", "data", "loss")  # each is one value, never merged key by key
+SINGLE = ("weights", "download")  # settings of no table
 TABLES = ("sam", "measure", "gate")
 
 

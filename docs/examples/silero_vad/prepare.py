@@ -7,7 +7,7 @@ from speech import read_sound
 
 STEP, CONTEXT = 512, 64  # samples: what each answer is about, and what the network hears before
 STEPS = 8  # a quarter of a second in one input
-LOUD, QUIET = 0.3, 0.02  # of the recording's loudest step: every step above is speech, every step below is a pause
+LOUD, QUIET = 0.1, 0.02  # of the loudest step of a recording: always above is speech, always below a pause
 NUM_EACH = 128
 
 

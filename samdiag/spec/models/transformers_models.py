@@ -109,7 +109,8 @@ def _config_object(transformers: Any, kind: Any, own: Mapping[str, Any], request
     if said is not None and said != config_class.model_type:
         known = isinstance(said, str) and said in transformers.CONFIG_MAPPING
         near = "" if known else did_you_mean(str(said), transformers.CONFIG_MAPPING.keys())
-        what = f"{kind.__name__} takes a configuration of model_type {config_class.model_type!r}, and this is {quoted(said)}{near}"
+        wanted = f"{kind.__name__} takes a configuration of model_type {config_class.model_type!r}"
+        what = f"{wanted}, and this is {quoted(said)}{near}"
         raise UsageError(what, "name the class that belongs to the configuration, or another configuration")
     data.pop("auto_map", None)
     config = call(config_class.from_dict, f"the configuration of {kind.__name__}", config_dict=data)
