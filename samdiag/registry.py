@@ -54,7 +54,24 @@ FOLDERS: dict[str, str] = {
     "huggingface": "samdiag.formats.huggingface:FORMAT",
 }
 
-# library → name → factory: the closed catalog that a checkpoint's own stamp may name
+# key of [model] → function from a ModelRequest to a Model; every library's names are its own closed list
+MODEL_LIBRARIES: dict[str, str] = {
+    "gallery": "samdiag.spec.catalog:gallery_model",
+    "timm": "samdiag.spec.models.timm_models:build",
+    "torchvision": "samdiag.spec.models.torchvision_models:build",
+    "transformers": "samdiag.spec.models.transformers_models:build",
+}
+# key of [data] → function from a DataRequest to Data
+DATA_LIBRARIES: dict[str, str] = {
+    "gallery": "samdiag.spec.catalog:gallery_data",
+    "torchvision": "samdiag.spec.data.torchvision_sets:build",
+    "datasets": "samdiag.spec.data.datasets_library:build",
+    "folder": "samdiag.spec.data.image_folder:build",
+    "tensors": "samdiag.spec.data.tensor_files:build",
+    "webdataset": "samdiag.spec.data.shards:build",
+}
+
+# library → name → factory: samdiag's own part of the catalog
 CATALOG_MODELS: dict[str, dict[str, str]] = {
     "gallery": {
         "digits-mlp": "samdiag.gallery.digits:mlp",
@@ -117,5 +134,6 @@ LOSSES: dict[str, str] = {
     "cross_entropy": "samdiag.spec.losses:CROSS_ENTROPY",
     "mse": "samdiag.spec.losses:MSE",
     "bce_with_logits": "samdiag.spec.losses:BCE_WITH_LOGITS",
+    "causal_lm": "samdiag.spec.losses:CAUSAL_LM",
     "model": "samdiag.spec.losses:MODEL",
 }

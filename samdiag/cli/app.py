@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from samdiag.cli.demo import demo
+from samdiag.cli.init import init
 from samdiag.cli.inspect import inspect
 from samdiag.cli.schema import schema
 from samdiag.cli.spectrum import spectrum
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(init)
 app.command()(inspect)
 app.command()(sweep)
 app.command()(treat)

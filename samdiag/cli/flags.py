@@ -70,6 +70,7 @@ SHARED: tuple[Shared, ...] = (
     _shared("loss", str, "cross_entropy, mse, … or file.py:function(model, batch)."),
     _shared("problem", str, "file.py:function → samdiag.Problem, in place of the three."),
     _shared("weights", str, "raw, or ema: the averaged weights where the file holds some. (default: raw)"),
+    _shared("download", bool, "Let torchvision fetch the data set: the only use of the network.", "--download"),
     _shared("measure.samples", int, "Samples to analyse. (default: 2048)"),
     _shared("measure.seed", int, "Seed of start vectors and data order. (default: 0)"),
     _shared("measure.device", str, "auto, cpu, cuda, cuda:0. (default: auto)"),

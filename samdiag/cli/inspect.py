@@ -181,15 +181,16 @@ def _explain(paths: list[str], overrides: dict[str, Any], config: str | None, so
     from samdiag.formats import open_checkpoint
     from samdiag.gates import worst
     from samdiag.reports import explain
-    from samdiag.spec.discover import resolve
+    from samdiag.spec.discover import look_up
 
     codes = set()
     for path in paths:
         if len(paths) > 1:
             say(path)
         try:
-            found = resolve(
-                overrides=overrides, sources=sources, config=config, checkpoint=open_checkpoint(path), cwd=Path.cwd()
+            opened = open_checkpoint(path)
+            found, incomplete = look_up(
+                overrides=overrides, sources=sources, config=config, checkpoint=opened, cwd=Path.cwd()
             )
         except SamdiagError as error:
             complain(error)
@@ -197,9 +198,11 @@ def _explain(paths: list[str], overrides: dict[str, Any], config: str | None, so
             continue
         sys.stdout.write(explain.render(found.settings, width=report_width(), color=wants_color(sys.stdout)) + "\n")
         sys.stdout.flush()
-        for warning in found.warnings:
-            say(f"note: {warning}")
-        codes.add(EXIT_OK)
+        for note in (*opened.notes, *found.warnings, *found.unused):
+            say(f"note: {note}")
+        if incomplete is not None:
+            complain(incomplete)
+        codes.add(EXIT_OK if incomplete is None else incomplete.exit_code)
     return worst(codes)
 
 

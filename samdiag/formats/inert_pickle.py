@@ -1,9 +1,9 @@
 """A pickle read as a tree of plain values: nothing is imported, nothing is called, no attribute is ever set or read.
 
-Python's own unpickler looks names up and calls them; even with its lookup overridden it still fills attributes, knows an
-extension registry, and allocates what a memo index claims. This reader knows the operations that `pickle.dump` writes
-for plain values and for objects of a few named classes, and refuses every other one. An object becomes an `Object`: the
-name of its class with what was said about it.
+Python's own unpickler looks names up and calls them; even with its lookup overridden it still fills attributes, knows
+an extension registry, and allocates what a memo index claims. This reader knows the operations that `pickle.dump`
+writes for plain values and for objects of a few named classes, and refuses every other one. An object becomes an
+`Object`: the name of its class with what was said about it.
 Source: PEP 307 and PEP 3154; the operations are those of `pickletools`.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 NO_STATE: Any = object()
 MAX_TEXT = 100_000  # characters of one text; names and paths have some 100
 MAX_INTEGER_BYTES = 8  # sizes and offsets are 64-bit
+MAX_OPERATIONS = 20_000_000  # some 30 per stored chunk: half a million chunks, some gigabytes and seconds
 KEY_TYPES = (str, int, bool)  # of dictionaries, beside Objects; their hashes cannot be made slow by nesting
 MAX_KEY_INTEGER = 2**31  # larger ones could be chosen to share one hash
 
@@ -66,7 +67,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while True:
+        for _ in range(MAX_OPERATIONS):
             code = self.take(1)
             if code == b".":
                 if len(self.stack) != 1 or self.marks:
@@ -76,6 +77,7 @@ class _Machine:
             if operation is None:
                 raise Refused(f"it uses the operation {code!r}, which plain values do not need")
             operation(self)
+        raise Refused(f"it takes more than {MAX_OPERATIONS} operations")
 
     def take(self, count: int) -> bytes:
         found = self.data[self.at : self.at + count]

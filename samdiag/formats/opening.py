@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from samdiag import registry
-from samdiag.formats import huggingface
+from samdiag.formats import adapter, huggingface
 from samdiag.formats.checkpoint import Checkpoint
 from samdiag.formats.content import look_at
 from samdiag.formats.folder import Folder, FolderFormat, is_folder, list_folder
 from samdiag.formats.recognition import damage_told, open_file
-from samdiag.formats.refused import folder_refusal
+from samdiag.formats.refused import check_whole
+from samdiag.formats.refused_folders import folder_refusal
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -26,7 +27,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if is_folder(path):
         return _open_folder(list_folder(path))
-    return huggingface.open_beside(open_file(look_at(path)))
+    content = look_at(path)
+    check_whole(content)
+    return adapter.open_beside(huggingface.open_beside(open_file(content)))
 
 
 def _open_folder(folder: Folder) -> Checkpoint:

@@ -18,14 +18,15 @@ NUMBERS = {
     "dampening": "sam.dampening",
 }
 BASE_KEYS = ("optimizer", "optimizer_state_dict", "optimizer_states", "optim", "opt", "sam")  # tried before any other
-
-
+INNER = ".base_optimizer"  # where SAM's state dict carries that of the optimizer it wraps
+GSAM_MARK = "old_g"  # in the state of pytorch_optimizer's GSAM, which keeps no rho
+RELATIVES = {"sharpness": "WSAM", "gv": "LookSAM", "noisy_gradient": "BSAM"}  # by what pytorch_optimizer's keep
 DECAYED = 0.5  # of the initial learning rate: from here on it is remarked
 
 
 def find_optimizer(saved: object) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """The optimizer state dict at the top level of `saved` that knows a rho, else the first; and a note if several."""
-    found = dict(all_optimizers(saved))
+    found = {name: state for name, state in all_optimizers(saved) if not name.endswith(INNER)}
     if not found:
         return None, ()
     chosen = next((key for key, state in found.items() if "rho" in first_group(state)), next(iter(found)))
@@ -48,9 +49,23 @@ def read_hints(state: Mapping[str, Any]) -> tuple[dict[str, Hint], tuple[str, ..
             hints[setting] = Hint(value=value, source=SOURCE)
     if isinstance(group.get("adaptive"), bool):
         hints["sam.variant"] = Hint(value="asam" if group["adaptive"] else "sam", source=SOURCE)
+    elif any(GSAM_MARK in entry for entry in _entries(state)):
+        hints["sam.variant"] = Hint(value="gsam", source=SOURCE)
+        notes.append("the optimizer is GSAM, whose state does not hold rho: give it with --rho")
     if isinstance(group.get("nesterov"), bool):
         hints["sam.nesterov"] = Hint(value=group["nesterov"], source=SOURCE)
-    return hints, (*notes, *_decayed(group), *_differing(state), *_unmodelled(group))
+    return hints, (*notes, *_decayed(group), *_differing(state), *_relatives(state), *_unmodelled(group))
+
+
+def _entries(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [entry for entry in state["state"].values() if isinstance(entry, Mapping)]
+
+
+def _relatives(state: Mapping[str, Any]) -> Iterator[str]:
+    """A remark where the optimizer is a relative of SAM that samdiag has no variant for."""
+    for key, name in RELATIVES.items():
+        if any(key in entry for entry in _entries(state)):
+            yield f"the optimizer is {name}, a variant that samdiag does not model: it is judged as SAM"
 
 
 def _decayed(group: Mapping[str, Any]) -> Iterator[str]:
@@ -88,7 +103,10 @@ def as_number(value: object) -> float | None:
 
 
 def all_optimizers(saved: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every optimizer state dict that is `saved`, or directly in it, or in a list in it; the usual names first."""
+    """Every optimizer state dict that is `saved`, or directly in it, or in a list in it; the usual names first.
+
+    One that SAM wraps comes after its wrapper's.
+    """
     if _is_optimizer(saved):
         yield "optimizer", saved  # type: ignore[misc]
         return
@@ -99,6 +117,8 @@ def all_optimizers(saved: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
         value = saved[key]
         if _is_optimizer(value):
             yield str(key), value
+            if _is_optimizer(value.get("base_optimizer")):
+                yield f"{key}{INNER}", value["base_optimizer"]
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 if _is_optimizer(item):

@@ -1,8 +1,10 @@
 """Weights saved between the two steps of SAM, taken back to where the first step started.
 
 SAM's first step moves the weights x to x + e(x) and keeps x as `old_p` in its state; the second step moves them back. A
-file written in between holds the perturbed weights. `old_p` stays in the state after a whole step as well, so that a
-difference alone says nothing: the move must have the length that SAM gives it.
+file written in between holds the perturbed weights. In davda54's class `old_p` stays in the state after a whole step as
+well, so that a difference alone says nothing: the move must have the length that SAM gives it.
+
+GSAM and WSAM of pytorch_optimizer keep the move itself, `e_w`, and beside it a gradient that only lies there in between.
 Source: Foret et al. 2021 (SAM), eq. 2: ‖e‖ = rho. Kwon et al. 2021 (ASAM), eq. 9: ‖e/|x|‖ = rho.
 """
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTH_TOLERANCE = 0.05  # relative; the ascent length is exact up to rounding, a whole step has a length of its own
+MOVE = "e_w"
+BETWEEN = (
+    "old_g",
+    "grad",
+)  # beside the move: GSAM's and WSAM's, which take the move out of the state when they go back
 UNMATCHED = "its kept weights (old_p) do not match the weights in number and shape"
 
 
@@ -32,7 +39,9 @@ def restore_old_weights(
         state: the optimizer's state dict, with `old_p` per parameter where SAM kept it.
         hints: `sam.rho` and `sam.variant` of that optimizer.
     """
-    kept = _kept_weights(state)
+    if any(MOVE in entry for entry in _entries(state)):
+        return _without_move(weights, state)
+    kept = _kept(state, "old_p")
     if not any(old is not None for old in kept):
         return dict(weights), ()
     names = parameter_names(weights)
@@ -52,14 +61,41 @@ def restore_old_weights(
     return {**weights, **restored}, (note,)
 
 
-def _kept_weights(state: Mapping[str, Any]) -> list[Tensor | None]:
-    """`old_p` of every parameter in the optimizer's order; None where there is none."""
+def _entries(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the state holds for every parameter, in the optimizer's order."""
+    indices = [index for group in state["param_groups"] for index in group.get("params", ())]
+    found = [state["state"].get(index) for index in indices if isinstance(index, (int, str))]
+    return [entry if isinstance(entry, Mapping) else {} for entry in found]
+
+
+def _kept(state: Mapping[str, Any], key: str) -> list[Tensor | None]:
+    """The tensor `key` of every parameter in the optimizer's order; None where there is none."""
     import torch
 
-    indices = [index for group in state["param_groups"] for index in group.get("params", ())]
-    entries = [state["state"].get(index) for index in indices if isinstance(index, (int, str))]
-    found = [entry.get("old_p") if isinstance(entry, Mapping) else None for entry in entries]
+    found = [entry.get(key) for entry in _entries(state)]
     return [old if isinstance(old, torch.Tensor) else None for old in found]
+
+
+def _without_move(weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights less the move that the state keeps, where it tells that the file was written in between."""
+    moves, names = _kept(state, MOVE), parameter_names(weights)
+    between = any(key in entry for entry in _entries(state) for key in BETWEEN)
+    fits = len(names) == len(moves) and all(
+        _fits(weights[group[0]], move) for group, move in zip(names, moves, strict=True)
+    )
+    if not between or not fits:
+        reason = "does not say whether the weights hold it" if fits else "which does not fit the weights"
+        return dict(weights), (
+            f"the optimizer state keeps an ascent (e_w) and {reason}: whether the file was saved mid-step is unknown",
+        )
+    found = {
+        name: weights[name] - move.to(weights[name].dtype)  # as the optimizer itself would have gone back
+        for group, move in zip(names, moves, strict=True)
+        if move is not None
+        for name in group
+    }
+    note = "the file was saved between the two SAM steps: the ascent (e_w) that its optimizer keeps is taken off again"
+    return {**weights, **found}, (note,)
 
 
 def _fits(now: Tensor, old: Tensor | None) -> bool:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from samdiag.errors import CannotDecide, UsageError
-from samdiag.formats.content import Content, checkpoints_in
-from samdiag.formats.folder import Folder
-from samdiag.quoting import listed
+from samdiag.errors import CannotDecide
+from samdiag.formats.content import Content
+from samdiag.quoting import shown
 
 SAVE_WEIGHTS = "`torch.save(model.state_dict(), 'weights.pt')`"
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch.save before 1.6
-ZERO_FILE = re.compile(r"(bf16_)?zero_pp_rank_\d+_.*_optim_states\.pt|mp_rank_\d+_model_states\.pt")
-INSPECT = "inspect the file that this writes"
+DEEPSPEED_FILE = re.compile(r"(bf16_|fp16_)?zero_pp_rank_\d+_.*|mp_rank_\d+_model_states\.pt|.*_optim_states\.pt")
+
+
+EXPORTED = f"inspect the PyTorch checkpoint that it was exported from: {SAVE_WEIGHTS}"
+PORTED = f"load it with the library that wrote it into a PyTorch model, then {SAVE_WEIGHTS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A kind of file known by its first bytes."""
+    """A kind of file known by its first bytes, or by those from `at` on."""
 
     magic: bytes
     kind: str
     todo: str
+    at: int = 0
 
 
 KINDS = (
@@ -32,12 +34,6 @@ KINDS = (
         todo="run `git lfs pull` to fetch the file",
     ),
     Refused(
-        magic=LEGACY_TORCH,
-        kind="a torch file in the legacy (non-zip) layout of before torch 1.6",
-        todo="rewrite it: `torch.save(torch.load(old, weights_only=True, map_location='cpu'), 'new.pt')`, then "
-        + INSPECT,
-    ),
-    Refused(
         magic=b"GGUF",
         kind="a GGUF file, whose weights are quantised for inference",
         todo="inspect the PyTorch or safetensors checkpoint that it was converted from",
@@ -45,7 +41,7 @@ KINDS = (
     Refused(
         magic=b"\x89HDF\r\n\x1a\n",
         kind="an HDF5 file (Keras or h5py)",
-        todo="load it with the library that wrote it into a PyTorch model, then " + SAVE_WEIGHTS,
+        todo=PORTED,
     ),
     Refused(
         magic=b"\x93NUMPY",
@@ -54,23 +50,60 @@ KINDS = (
     ),
     Refused(magic=b"\x1f\x8b", kind="compressed with gzip", todo="unpack it first: `gunzip`"),
     Refused(magic=b"\x28\xb5\x2f\xfd", kind="compressed with zstd", todo="unpack it first: `zstd -d`"),
+    Refused(magic=b"BZh", kind="compressed with bzip2", todo="unpack it first: `bunzip2`"),
+    Refused(magic=b"7z\xbc\xaf", kind="a 7z archive", todo="unpack it first: `7z x`"),
+    *(
+        Refused(
+            magic=magic,
+            kind="a ggml file, whose weights are quantised for inference",
+            todo="inspect the PyTorch or safetensors checkpoint that it was converted from",
+        )
+        for magic in (b"lmgg", b"fmgg", b"tjgg")
+    ),
+    Refused(magic=b"ftrt", kind="a TensorRT engine", todo=EXPORTED),
+    Refused(magic=b"ET", at=4, kind="an ExecuTorch program", todo=EXPORTED),
+    Refused(magic=b"TFL3", at=4, kind="a TensorFlow Lite model", todo=EXPORTED),
+    Refused(magic=b"ustar", at=257, kind="a tar archive", todo="unpack it: `tar xf`, then name the checkpoint in it"),
     Refused(magic=b"\xfd7zXZ\x00", kind="compressed with xz", todo="unpack it first: `unxz`"),
     Refused(magic=b"<!DOCTYPE", kind="a web page: the download failed", todo="download the checkpoint again"),
     Refused(magic=b"<html", kind="a web page: the download failed", todo="download the checkpoint again"),
 )
 
 
+FLAX_TODO = "convert it: `AutoModel.from_pretrained(folder, from_flax=True).save_pretrained(new)`, transformers below 5"
+BY_SUFFIX = (  # binary files without a magic number
+    (".msgpack", "a file of Flax weights", FLAX_TODO),
+    (".pb", "a TensorFlow graph", PORTED),
+    (".mlmodel", "a Core ML model", EXPORTED),
+    (".engine", "a TensorRT engine", EXPORTED),
+    (".plan", "a TensorRT engine", EXPORTED),
+)
+
+
+def check_whole(content: Content) -> None:
+    """Nothing, or CannotDecide where the file is only a part of a checkpoint that is a folder."""
+    name, folder = content.path.name, content.path.parent
+    if name == ".metadata" or name.endswith(".distcp"):
+        todo = f"name the folder: {shown(folder)}"
+        raise CannotDecide(f"{content.name} is one file of a torch.distributed.checkpoint folder", todo)
+
+
+def deepspeed_todo(folder: str) -> str:
+    """How to merge a DeepSpeed checkpoint, without running the script that lies in its folder."""
+    command = f"python -m deepspeed.utils.zero_to_fp32 {folder} merged"
+    return f"merge it where DeepSpeed is installed: `{command}` (what its zero_to_fp32.py does), then inspect `merged`"
+
+
 def refusal(content: Content) -> CannotDecide:
     """Why a file that no format recognises is not read, and how to make one that is."""
     for known in KINDS:
-        if content.prefix.startswith(known.magic):
+        if content.prefix.startswith(known.magic, known.at):
             return CannotDecide(f"{content.name} is {known.kind}", known.todo)
     if _is_onnx(content):
-        todo = f"inspect the PyTorch checkpoint that it was exported from: {SAVE_WEIGHTS}"
-        return CannotDecide(f"{content.name} is an ONNX graph", todo)
-    if content.path.name.endswith(".index.json"):
-        todo = "merge the shards into one file: load the model and save it unsharded"
-        return CannotDecide(f"{content.name} is the index of a sharded checkpoint", todo)
+        return CannotDecide(f"{content.name} is an ONNX graph", EXPORTED)
+    for suffix, kind, todo in BY_SUFFIX:
+        if content.path.name.endswith(suffix) and not _is_text(content.prefix):
+            return CannotDecide(f"{content.name} is {kind}", todo)
     if content.path.suffix == ".safetensors":
         todo = "copy or download it again, or save it again"
         return CannotDecide(f"{content.name} is not a safetensors file: its first bytes are no header", todo)
@@ -79,18 +112,6 @@ def refusal(content: Content) -> CannotDecide:
         return CannotDecide(f"{content.name} is a plain Python pickle", todo)
     kind = "text" if _is_text(content.prefix) else "unknown binary data"
     return CannotDecide(f"{content.name} is not a checkpoint: {kind}", f"save one with {SAVE_WEIGHTS} or safetensors")
-
-
-def folder_refusal(folder: Folder) -> CannotDecide | UsageError:
-    """Why a folder that no format recognises is not read, and what to name instead."""
-    if "zero_to_fp32.py" in folder or any(ZERO_FILE.fullmatch(name) for name in folder.names):
-        return CannotDecide(
-            f"{folder.name} is a DeepSpeed checkpoint folder",
-            "merge it with the zero_to_fp32.py that DeepSpeed wrote for your run, then inspect the file it writes",
-        )
-    found = checkpoints_in(folder.path)
-    todo = f"name one file in it: {listed(found)}" if found else "give the path of a checkpoint file"
-    return UsageError(f"{folder.name} is a folder", todo)
 
 
 def _is_onnx(content: Content) -> bool:

@@ -75,6 +75,8 @@ def read_header(path: Path) -> Header:
 
 def parse_json(text: str | bytes) -> Any:
     """The JSON value of `text`; ValueError where it is invalid, nested too deeply, or names a key twice."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")  # json would also take UTF-16 and lone surrogates
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RecursionError:

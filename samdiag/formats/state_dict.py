@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from samdiag.errors import CannotDecide, SamdiagError, UsageError
+from samdiag.formats.inert import Record
 from samdiag.quoting import listed
 
 if TYPE_CHECKING:
@@ -170,9 +171,11 @@ def _averaged(name: str, saved: object, value: object) -> dict[str, Tensor] | No
     """The averaged weights that `value`, found under one of EMA_KEYS, holds; None where it holds none."""
     if is_averager(value):
         return _half(value, EMA_HALVES[0])  # type: ignore[arg-type]
-    shadow = next((value[key] for key in SHADOWS if isinstance(value.get(key), list)), None) if isinstance(
-        value, Mapping
-    ) else None
+    shadow = (
+        next((value[key] for key in SHADOWS if isinstance(value.get(key), list)), None)
+        if isinstance(value, Mapping)
+        else None
+    )
     if shadow is not None:
         return _named(name, find_weights(name, saved, "raw"), shadow)
     found = _nested(name, value, EMA_INNER_KEYS)
@@ -231,4 +234,4 @@ def _ambiguous(name: str, found: Mapping[str, object]) -> SamdiagError:
 def _described(saved: object) -> str:
     if isinstance(saved, Mapping):
         return f"a dictionary with the keys {listed(saved)}" if saved else "an empty dictionary"
-    return f"a {type(saved).__name__}"
+    return "the arguments of a script" if isinstance(saved, Record) else f"a {type(saved).__name__}"

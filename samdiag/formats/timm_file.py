@@ -12,7 +12,15 @@ from samdiag.formats.plain_data import as_table
 from samdiag.formats.run_settings import read_settings
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # no path, no hub address
-HEADS = ("fc", "head", "classifier", "head.fc", "heads.head", "last_linear", "classifier")  # of the catalogs' classifiers
+HEADS = (
+    "fc",
+    "head",
+    "classifier",
+    "head.fc",
+    "heads.head",
+    "last_linear",
+    "classifier",
+)  # of the catalogs' classifiers
 TIMM_MARKS = {"smoothing", "mixup"}  # arguments of timm's train.py that are always there
 TORCHVISION_MARKS = {"data_path", "lr_step_size", "test_only"}  # of torchvision's references/classification/train.py
 SGD = ("sgd", "momentum", "nesterov", "sgd_nesterov", "sgdw", "nesterovw")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from samdiag.formats.checkpoint import Checkpoint
 from samdiag.formats.content import Content
 from samdiag.formats.inert import safe_globals
+from samdiag.formats.pickle_bounds import check_pickle
 from samdiag.formats.recognition import Format
 from samdiag.formats.torch_saved import load_safely, open_saved
 
@@ -81,6 +82,9 @@ def _unpickle(file: BinaryIO, storage: Callable[[str, int], torch.UntypedStorage
     """The next pickle by torch's weights-only reader; its storages come from `storage(key, num_bytes)`."""
     from torch._weights_only_unpickler import Unpickler
 
+    start = file.tell()
+    check_pickle(file)
+    file.seek(start)
     reader = Unpickler(file, encoding="utf-8")  # type: ignore[no-untyped-call]
     if storage is not None:
         reader.persistent_load = lambda saved: _storage(saved, storage)  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from samdiag.formats.content import Content
 from samdiag.formats.momentum import find_buffers
 from samdiag.formats.optimizer_state import find_optimizer, first_group, is_adam, read_hints
 from samdiag.formats.perturbed import restore_old_weights
+from samdiag.formats.pickle_bounds import check_tensors
 from samdiag.formats.refused import SAVE_WEIGHTS
 from samdiag.formats.run_settings import reconcile
 from samdiag.formats.state_dict import find_tensors, find_weights, has_ema, has_raw
@@ -31,11 +32,13 @@ DEEPSPEED_TODO = "merge the run's checkpoint with the zero_to_fp32.py that DeepS
 def load_safely(content: Content, read: Callable[[Path], Any]) -> Any:
     """What `read` makes of the file; CannotDecide where it is damaged or wants something to be run."""
     try:
-        return read(content.path)
+        saved = read(content.path)
+        check_tensors(saved, content.size)
     except MemoryError:
         raise
     except Exception as error:  # the unpickler raises whatever a malformed stream makes it raise
         _explain(content, error)
+    return saved
 
 
 def read_tensors(content: Content) -> dict[str, Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from samdiag.errors import CannotDecide
 from samdiag.formats.checkpoint import Checkpoint
 from samdiag.formats.content import Content, reading
 from samdiag.formats.inert import safe_globals
+from samdiag.formats.pickle_bounds import Disproportionate, check_pickle
 from samdiag.formats.recognition import Format
 from samdiag.formats.refused import SAVE_WEIGHTS
 from samdiag.formats.torch_saved import deepspeed, load_safely, open_saved
@@ -48,11 +51,8 @@ def _check_archive(content: Content) -> None:
     name = content.name
     if ZERO_FILE.fullmatch(content.path.name):
         raise deepspeed(content)
-    try:
-        with reading(content.path), zipfile.ZipFile(content.path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        raise CannotDecide(f"{name} is a truncated or damaged zip archive", "copy or save the file again") from None
+    with _damage_told(name), reading(content.path), zipfile.ZipFile(content.path) as archive:
+        entries = archive.infolist()
     inside = sum(entry.file_size for entry in entries)
     if len(entries) > MAX_ENTRIES or inside > MAX_INFLATION * content.size:
         reason = f"its {len(entries)} entries unpack to {inside} bytes from {content.size}"
@@ -65,6 +65,30 @@ def _check_archive(content: Content) -> None:
         raise CannotDecide(f"{name} is a TorchScript archive", todo)
     if "data.pkl" not in names:
         raise CannotDecide(f"{name} is {_zip_kind(names)}", f"save the weights with {SAVE_WEIGHTS}")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or len(names) != len(entries):
+        reason = "its entries are compressed, or several have one name"  # read in place, they would give any number
+        raise CannotDecide(f"{name} is not a file of torch.save: {reason}", f"save the weights again: {SAVE_WEIGHTS}")
+    _check_pickles(content, [entry for entry in entries if entry.filename.endswith("data.pkl")])
+
+
+@contextlib.contextmanager
+def _damage_told(name: str) -> Iterator[None]:
+    """A context in which what `zipfile` raises about an archive becomes CannotDecide."""
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError):
+        raise CannotDecide(f"{name} is a truncated or damaged zip archive", "copy or save the file again") from None
+
+
+def _check_pickles(content: Content, entries: list[zipfile.ZipInfo]) -> None:
+    """Nothing, or CannotDecide where a pickle would take time or memory out of proportion to its size."""
+    with _damage_told(content.name), reading(content.path), zipfile.ZipFile(content.path) as archive:
+        for entry in entries:
+            try:
+                check_pickle(archive.read(entry))
+            except Disproportionate as error:
+                todo = f"save the weights alone: {SAVE_WEIGHTS}"
+                raise CannotDecide(f"{content.name} is not read: {error}", todo) from None
 
 
 def _zip_kind(names: set[str]) -> str:

@@ -120,7 +120,7 @@ class Outline:
         return lines if len(lines) <= longest else [*lines[:longest], f"… and {len(lines) - longest} more modules"]
 
     def without_first(self) -> Outline | None:
-        """The same under the names that an only outermost module leaves (`model.fc.weight` → `fc.weight`); else None."""
+        """The same without an outermost module that all share (`model.fc.weight` → `fc.weight`); None without one."""
         if len(self.components) != 1 or any("." not in name for name in self.shapes):
             return None
         return Outline(shapes={name.partition(".")[2]: shape for name, shape in self.shapes.items()})

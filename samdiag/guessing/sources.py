@@ -12,6 +12,7 @@ from typing import Any
 MAX_FILES = 2000  # a large package has some thousand
 MAX_BYTES = 2_000_000  # of one file; generated tables are larger, networks are not
 MODULE_BASES = ("Module", "LightningModule")
+GROUPS_POSITION = 6  # of a convolution's arguments; with groups the kernel has fewer inputs than it is told
 FILLERS = ("register_buffer", "register_parameter", "add_module", "register_module")  # self.…("name", …)
 
 
@@ -212,7 +213,8 @@ def _sizes(value: ast.expr | None) -> tuple[int | None, int | None] | None:
         return None
     given = dict(zip((inputs, outputs) if kind != "Embedding" else (outputs, inputs), value.args, strict=False))
     given |= {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
-    return _integer(given.get(outputs)), _integer(given.get(inputs))
+    grouped = "groups" in given or len(value.args) > GROUPS_POSITION
+    return _integer(given.get(outputs)), None if grouped else _integer(given.get(inputs))
 
 
 def _integer(node: ast.expr | None) -> int | None:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag import registry
 from samdiag.errors import UsageError
-from samdiag.formats import Checkpoint
+from samdiag.formats import Checkpoint, open_checkpoint
 from samdiag.quoting import quoted, shown
-from samdiag.spec.catalog import find_factory
-from samdiag.spec.discover import Resolution
+from samdiag.spec.catalog import build_data, build_model
+from samdiag.spec.discover import COMMAND_LINE, Resolution
+from samdiag.spec.requests import Data, DataRequest, Model, ModelRequest
+from samdiag.spec.schema import DATA_KINDS, DATA_PATHS, MODEL_KINDS
 from samdiag.spec.user_code import call, extend_path, import_object
 from samdiag.types import Problem, Setting, Trust
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from samdiag.spec.batches import Batches
+    from samdiag.spec.weighting import Bound
+
+DOWNLOAD_SOURCES = (COMMAND_LINE, "SAMDIAG_DOWNLOAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +51,50 @@ def build(resolution: Resolution, checkpoint: Checkpoint) -> Built:
     from samdiag.spec.loading import load_weights
 
     extend_path(resolution.pythonpath)
-    maker = _Maker(resolution=resolution, checkpoint=checkpoint)
+    maker = _Maker(resolution=resolution, checkpoint=checkpoint, base=_base(resolution, checkpoint))
     built = maker.problem() if "problem" in resolution.settings else maker.from_parts()
     weights = checkpoint.weights(resolution.settings["weights"].value)
+    if checkpoint.adapter is not None:
+        return _adapted(built, checkpoint, maker.base, weights)
     notes = load_weights(built.problem.model, weights, shown(checkpoint.path))
     return Built(problem=built.problem, notes=(*built.notes, *notes))
+
+
+def _base(resolution: Resolution, checkpoint: Checkpoint) -> Checkpoint | None:
+    """The checkpoint that an adapter's base model is loaded from; None where the user's own factory does that.
+
+    Raises:
+        UsageError: it is missing, is none, or is named where there is no adapter.
+    """
+    setting = resolution.settings.get("model")
+    said = setting.value.get("base") if setting is not None else None
+    if said is None:
+        own = setting is None or "python" in setting.value
+        if checkpoint.adapter is not None and not own:
+            what = f"{shown(checkpoint.path)} is an adapter, and nothing says where its base model's weights are"
+            raise UsageError(what, 'add it beside model: base = "path/to/base", or name a factory that loads them')
+        return None
+    assert setting is not None
+    if checkpoint.adapter is None:
+        what = f"model.base ({setting.source}) is for adapters, and {shown(checkpoint.path)} is none"
+        raise UsageError(what, "leave it out")
+    if setting.trust is Trust.ARTIFACT:
+        raise UsageError(f"{setting.source} names a path: model.base", "name it in your own samdiag.toml")
+    place = resolution.places.get("model")
+    found = open_checkpoint((place.folder if place is not None else Path.cwd()) / Path(said).expanduser())
+    if found.adapter is not None:
+        raise UsageError(f"model.base = {quoted(said)} is itself an adapter", "name the base model, or merge the two")
+    return found
+
+
+def _adapted(built: Built, checkpoint: Checkpoint, base: Checkpoint | None, weights: Mapping[str, Tensor]) -> Built:
+    """The problem of the base model with the adapter on it: only the adapter's parameters are measured."""
+    from samdiag.spec.models.adapters import load_base, with_adapter
+
+    notes = load_base(built.problem.model, base, checkpoint.adapter or {}) if base is not None else ()
+    model = with_adapter(built.problem.model, checkpoint, weights)
+    said = "the adapter alone is measured, over its frozen base model"
+    return Built(problem=replace(built.problem, model=model), notes=(*built.notes, *notes, said))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +103,7 @@ class _Maker:
 
     resolution: Resolution
     checkpoint: Checkpoint
+    base: Checkpoint | None = None
 
     def problem(self) -> Built:
         """The problem of `problem = "module:function"`."""
@@ -79,68 +124,105 @@ class _Maker:
 
         model = self._model()
         batches = self._data()
-        function, lower_bound, paired_name = self._loss()
         first = first_batch(batches.items)
-        if paired_name is not None:
-            check_pairs(first, paired_name)
+        loss = self._loss(model.module, batches.items, lambda name: check_pairs(first, name))
         problem = Problem(
-            model=model,
-            loss=function,
+            model=model.module,
+            loss=loss.function,
             batches=batches.items,
             population=batches.population,
-            loss_lower_bound=lower_bound,
+            loss_lower_bound=loss.lower_bound,
             batch_size_is_training=batches.as_in_training,
         )
-        return Built(problem=problem, notes=batches.notes)
+        return Built(problem=problem, notes=(*model.notes, *batches.notes, *loss.notes))
 
-    def _model(self) -> nn.Module:
-        from torch import nn
+    def _model(self) -> Model:
+        setting = self.resolution.settings["model"]
+        value: Mapping[str, Any] = setting.value
+        if "python" in value:
+            from torch import nn
 
-        value = self.resolution.settings["model"].value
-        found, described = self._factory("model", ("gallery", "timm", "torchvision", "transformers"))
-        if not isinstance(found, nn.Module):
-            found = call(found, described, **value.get("args", {}))
-        return _check_module(found, described)
+            found, described = self._own_factory("model")
+            if not isinstance(found, nn.Module):
+                found = call(found, described, **value.get("args", {}))
+            return Model(module=_check_module(found, described))
+        request = ModelRequest(**self._request("model", MODEL_KINDS), config=value.get("config"))
+        return build_model(request)
 
     def _data(self) -> Batches:
         from samdiag.spec.batches import cut
 
-        value = self.resolution.settings["data"].value
-        found, described = self._factory("data", ("gallery", "torchvision", "folder", "datasets", "tensors"))
-        arguments = dict(value.get("args", {}))
-        if "split" in value:
-            arguments["split"] = value["split"]
-        returned = call(found, described, **arguments)
-        return cut(
-            returned,
+        value: Mapping[str, Any] = self.resolution.settings["data"].value
+        seed = self.resolution.settings["measure.seed"].value
+        if "python" in value:
+            found, described = self._own_factory("data")
+            arguments = dict(value.get("args", {}))
+            if "split" in value:
+                arguments["split"] = value["split"]
+            data = Data(returned=call(found, described, **arguments))
+        else:
+            request = DataRequest(
+                **self._request("data", DATA_KINDS),
+                split=value.get("split"),
+                paths={key: value[key] for key in DATA_PATHS if key in value},
+                seed=seed,
+                download=self._download(),
+            )
+            data = build_data(request)
+        batches = cut(
+            data.returned,
             num_samples=value.get("num_samples"),
             batch_size=value.get("batch_size"),
-            seed=self.resolution.settings["measure.seed"].value,
+            seed=seed,
+            collate=data.collate,
         )
+        return replace(batches, notes=(*data.notes, *batches.notes))
 
-    def _loss(self) -> tuple[Callable[[Any, Any], Any], float | None, str | None]:
-        """The function, what it never goes below, and its name where batches must be (inputs, targets)."""
+    def _loss(self, model: nn.Module, batches: Iterable[Any], check: Callable[[str], None]) -> Bound:
+        """The function with what it never goes below; `check` complains where it needs pairs and there are none."""
+        from samdiag.spec.weighting import Bound, bind
+
         setting = self.resolution.settings["loss"]
         if "python" in setting.value:
             found = self._import("loss", setting, setting.value["python"])
             _check_callable(found, "loss", setting.value["python"])
             _check_takes_two(found, setting.value["python"])
-            return found, None, None
+            return Bound(function=found, lower_bound=None)
         name = setting.value["name"]
-        named = registry.load(registry.LOSSES[name])
-        return named.function, named.lower_bound, name if named.takes_pairs else None
+        if registry.load(registry.LOSSES[name]).takes_pairs:
+            check(name)
+        samples = self.resolution.settings["measure.samples"].value
+        return bind(name, setting.value.get("args", {}), model, batches, samples)
 
-    def _factory(self, key: str, libraries: tuple[str, ...]) -> tuple[Any, str]:
-        """What makes the model or the data, and what to call it in messages."""
+    def _request(self, key: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+        """What every builder of the catalogs is told."""
         setting = self.resolution.settings[key]
-        value: Mapping[str, Any] = setting.value
-        if "python" in value:
-            found = self._import(key, setting, value["python"])
-            _check_callable(found, key, value["python"])
-            return found, f"{key} ({shown(value['python'])})"
-        library = next(name for name in libraries if name in value)
-        kind: Any = key
-        return find_factory(kind, library, value[library]), f"{key} ({library} {shown(value[library])})"
+        library = next(kind for kind in kinds if kind in setting.value)
+        place = self.resolution.places.get(key)
+        return {
+            "library": library,
+            "name": setting.value[library],
+            "args": setting.value.get("args", {}),
+            "source": setting.source,
+            "trust": setting.trust,
+            "folder": place.folder if place is not None else Path.cwd(),
+            "checkpoint": self.base if key == "model" and self.base is not None else self.checkpoint,
+        }
+
+    def _download(self) -> bool:
+        """Whether --download was given; nothing else may ask for the network."""
+        setting = self.resolution.settings.get("download")
+        if setting is not None and setting.source not in DOWNLOAD_SOURCES:
+            raise UsageError(f"{setting.source} says download", "give the flag instead: --download")
+        return setting is not None and bool(setting.value)
+
+    def _own_factory(self, key: str) -> tuple[Any, str]:
+        """What the user wrote to make the model or the data, and what to call it in messages."""
+        setting = self.resolution.settings[key]
+        reference = setting.value["python"]
+        found = self._import(key, setting, reference)
+        _check_callable(found, key, reference)
+        return found, f"{key} ({shown(reference)})"
 
     def _import(self, key: str, setting: Setting, reference: str) -> Any:
         """The user's own object; an artifact never gets here, and is refused if it does."""

@@ -86,7 +86,9 @@ def look_up(
     cwd = cwd.absolute()
     warnings: list[str] = []
     users = list(_user_origins(overrides, config, cwd, warnings))
-    origins = [*users, *_artifact_origins(users, checkpoint, warnings)]
+    user_spec = any(name in origin.values for origin in users for name in WHOLE)
+    artifacts = [] if checkpoint is None else _artifact_origins(checkpoint, warnings, user_spec=user_spec)
+    origins = [*users, *artifacts]
     error: UsageError | None = None
     places: dict[str, Place] = {}
     try:
@@ -106,11 +108,13 @@ def look_up(
     return resolution, error
 
 
-def _artifact_origins(users: list[Origin], checkpoint: Checkpoint | None, warnings: list[str]) -> Iterator[Origin]:
+def said_by(checkpoint: Checkpoint) -> Mapping[str, Setting]:
+    """What comes with the checkpoint says, with the defaults; nothing of the user's own is looked at."""
+    return known(list(_artifact_origins(checkpoint, [], user_spec=True)))
+
+
+def _artifact_origins(checkpoint: Checkpoint, warnings: list[str], *, user_spec: bool) -> Iterator[Origin]:
     """Sidecar, stamp, the checkpoint's own configuration, optimizer state; what is not heard becomes a warning."""
-    if checkpoint is None:
-        return
-    user_spec = any(name in origin.values for origin in users for name in WHOLE)
     for source, read in _documents(checkpoint):
         spec, ignored = read_artifact(read, source, user_spec=user_spec)
         yield Origin(source=source, trust=Trust.ARTIFACT, values=flatten(spec))

@@ -27,15 +27,15 @@ class NamedLoss:
         function: `loss(model, batch)` → 0-dim tensor.
         lower_bound: what it can never go below, without arguments; None: unknown.
         takes_pairs: whether a batch must be `(inputs, targets)` or have labels.
-        logits_and_targets: `(model, batch)` → logits [n, classes, …] or [n, …, classes] and class numbers; None where
-            the loss is no cross-entropy.
+        num_classes: `(model, batch)` → the classes that it is a cross-entropy over; None: it is none.
+        targets: `batch` → class numbers, −100 where none is predicted; None: it is no cross-entropy.
         arguments: those it takes by keyword.
     """
 
     function: Callable[..., Tensor]
     lower_bound: float | None
     takes_pairs: bool = True
-    logits_and_targets: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None
+    num_classes: Callable[[Any, Any], int] | None = None
     targets: Callable[[Any], Any] | None = None
     arguments: tuple[str, ...] = ()
 
@@ -51,7 +51,8 @@ def cross_entropy(
             there. See `spec.weighting`.
     """
     logits, targets = classes_and_targets(model, batch)
-    return _entropy(logits, targets, label_smoothing, targets_per_sample)
+    scale = None if targets_per_sample is None else targets_per_sample * len(targets_of(batch))
+    return _entropy(logits, targets, label_smoothing, scale)
 
 
 def causal_lm(
@@ -61,8 +62,9 @@ def causal_lm(
 
     Args: as for `cross_entropy`.
     """
-    logits, targets = tokens_and_next(model, batch)
-    return _entropy(logits, targets, label_smoothing, targets_per_sample)
+    logits, following = tokens_and_next(model, batch)
+    scale = None if targets_per_sample is None else targets_per_sample * len(following)
+    return _entropy(logits.flatten(0, -2), following.flatten(), label_smoothing, scale)
 
 
 def mse(model: Any, batch: Any) -> Tensor:
@@ -123,7 +125,7 @@ def classes_and_targets(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def tokens_and_next(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
-    """Logits [n·t, vocabulary] and the token that follows each, −100 where none does."""
+    """Logits [n, t, vocabulary] and for each the token that follows, −100 where none does."""
     if isinstance(batch, Mapping):
         output = model(**{name: value for name, value in batch.items() if name != LABELS})
     else:
@@ -134,7 +136,7 @@ def tokens_and_next(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
         what = f"loss = causal_lm takes logits [samples, tokens, vocabulary] for {tuple(following.shape)} tokens"
         raise UsageError(f"{what}, and the model returns {found}", "name a language model, or another loss")
-    return logits.flatten(0, -2), following.flatten()
+    return logits, following
 
 
 def next_tokens(batch: Any) -> Tensor:
@@ -159,13 +161,13 @@ def targets_of(batch: Any) -> Any:
     return batch[LABELS] if isinstance(batch, Mapping) else batch[1]
 
 
-def _entropy(logits: Tensor, targets: Tensor, smoothing: float, per_sample: float | None) -> Tensor:
-    if per_sample is None:
-        return functional.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
-    total = functional.cross_entropy(
-        logits, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum"
+def _entropy(logits: Tensor, targets: Tensor, smoothing: float, scale: float | None) -> Tensor:
+    """The mean over the targets that are there, or their sum over `scale`."""
+    reduction = "mean" if scale is None else "sum"
+    found = functional.cross_entropy(
+        logits, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction=reduction
     )
-    return total / per_sample
+    return found if scale is None else found / scale
 
 
 def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
@@ -178,7 +180,7 @@ def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
 CROSS_ENTROPY = NamedLoss(
     function=cross_entropy,
     lower_bound=0.0,
-    logits_and_targets=classes_and_targets,
+    num_classes=lambda model, batch: classes_and_targets(model, batch)[0].shape[1],
     targets=targets_of,
     arguments=(SMOOTHING,),
 )
@@ -186,7 +188,7 @@ CAUSAL_LM = NamedLoss(
     function=causal_lm,
     lower_bound=0.0,
     takes_pairs=False,
-    logits_and_targets=tokens_and_next,
+    num_classes=lambda model, batch: tokens_and_next(model, batch)[0].shape[-1],
     targets=next_tokens,
     arguments=(SMOOTHING,),
 )

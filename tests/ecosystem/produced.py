@@ -17,11 +17,13 @@ class Made:
     Attributes:
         path: the file or folder to open.
         weights: what `Checkpoint.weights()` must return, bit for bit, by cleaned-up name.
+        ema: likewise `weights("ema")`; None: it must hold none.
         hints: what the optimizer state, hyper-parameters or configuration reveal, by dotted setting name (`sam.rho`).
     """
 
     path: Path
     weights: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor] | None = None
     hints: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -91,11 +92,13 @@ def test_unreadable_file(tmp_path: Path) -> None:
     assert "cannot be read" in refused(tmp_path / "a.pt").what
 
 
-def test_legacy_torch_file_says_how_to_rewrite_it(tmp_path: Path) -> None:
-    torch.save({"w": torch.zeros(2)}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    error = refused(tmp_path / "a.pt")
-    assert "legacy" in error.what
-    assert "weights_only=True" in error.todo
+def test_tar_archive(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"x")
+    with tarfile.open(tmp_path / "a.pth.tar", "w") as archive:
+        archive.add(tmp_path / "weights.pt", "weights.pt")
+    error = refused(tmp_path / "a.pth.tar")
+    assert "tar archive" in error.what
+    assert "unpack" in error.todo
 
 
 @pytest.mark.parametrize(

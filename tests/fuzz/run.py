@@ -88,7 +88,7 @@ def fuzz(name: str, seconds: float, corpus: Path) -> None:
     for number, seed in enumerate(target.seeds()):
         (inputs / f"seed-{number}").write_bytes(seed)
     dictionary = corpus / f"{name}.words"
-    dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words), encoding="ascii")
+    dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words or (b"\0",)), encoding="ascii")
     seen: set[str] = set()
 
     def one(data: bytes) -> None:

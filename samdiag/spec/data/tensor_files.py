@@ -41,7 +41,9 @@ def build(request: DataRequest) -> Data:
     normalisation = Normalisation.of(options)
     options.finish()
     if request.split is not None:
-        raise UsageError(f"{KEY} has no splits, and split = {quoted(request.split)}", "leave split out, or name its file")
+        raise UsageError(
+            f"{KEY} has no splits, and split = {quoted(request.split)}", "leave split out, or name its file"
+        )
     tensors, file = _read(request)
     tensors = {name: _integers_as_indices(value) for name, value in tensors.items()}
     if all(name in tensors for name in names):

@@ -1,0 +1,181 @@
+"""`samdiag init`: a samdiag.toml from what a checkpoint and the working folder reveal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samdiag.cli import flags
+from samdiag.cli.emitted import write_whole
+from samdiag.cli.streams import complain, reader_may_leave, say, steady_streams
+from samdiag.errors import EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
+
+if TYPE_CHECKING:
+    from samdiag.guessing.proposal import Proposal
+
+OWN_FILE = "samdiag.toml"
+STDOUT = "-"
+PARTS = ("problem", "model", "data", "loss")
+
+
+def init(
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: a file or a folder.")],
+    rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
+    model: Annotated[
+        str | None, flags.flag("--model", help="module:factory or file.py:factory.", panel=flags.SPEC)
+    ] = None,
+    data: Annotated[
+        str | None, flags.flag("--data", help="module:factory or file.py:factory.", panel=flags.SPEC)
+    ] = None,
+    loss: Annotated[str | None, flags.flag("--loss", help="cross_entropy, mse, …", panel=flags.SPEC)] = None,
+    problem: Annotated[
+        str | None, flags.flag("--problem", help="file.py:function, in place of the three.", panel=flags.SPEC)
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="PACKAGE",
+            help="Also look for the network in this package's sources; a name or a folder.",
+            rich_help_panel=flags.SPEC,
+        ),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", metavar="FILE", help="Where to write; - is stdout.", rich_help_panel=flags.OUT)
+    ] = OWN_FILE,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a file that is there.", rich_help_panel=flags.OUT)
+    ] = False,
+    quiet: flags.Quiet = 0,
+) -> None:
+    """Write a samdiag.toml for a checkpoint: architecture, classes, data and settings as far as they can be read off.
+
+    Nothing is imported or run but the libraries of the catalogs. Exit code 0: complete; 3: written, and something must
+    be filled in; 2: usage.
+    """
+    steady_streams()
+    said = {"problem": problem, "model": model, "data": data, "loss": loss}
+    with reader_may_leave():
+        try:
+            code = write_spec(
+                checkpoint,
+                said={name: value for name, value in said.items() if value is not None},
+                rho=flags.number(rho, "--rho"),
+                search=tuple(search or ()),
+                output=output,
+                force=force,
+                quiet=quiet or flags.quiet_variable(),
+            )
+        except SamdiagError as error:
+            complain(error)
+            code = error.exit_code
+    raise typer.Exit(code)
+
+
+def write_spec(
+    checkpoint: str,
+    *,
+    said: Mapping[str, Any],
+    rho: float | None,
+    search: tuple[str, ...] = (),
+    output: str = OWN_FILE,
+    force: bool = False,
+    quiet: int = 0,
+) -> int:
+    """Writes the file and says what was found and what was not; the exit code.
+
+    Raises:
+        SamdiagError: the checkpoint cannot be read, what the command line says is not allowed, or the file is there.
+    """
+    from samdiag.formats import open_checkpoint
+    from samdiag.guessing.guess import propose
+    from samdiag.guessing.packages import find_package
+    from samdiag.guessing.writing import render
+
+    folder = Path.cwd()
+    spec = _checked(said, rho)
+    target = None if output == STDOUT else Path(output)
+    if target is not None:
+        _check_target(target, folder, force)
+    opened = open_checkpoint(checkpoint)
+    proposal = propose(
+        opened,
+        path=checkpoint,
+        folder=folder,
+        said={name: spec[name] for name in PARTS if name in spec},
+        rho=rho,
+        packages=tuple(find_package(name, folder) for name in search),
+    )
+    text = render(proposal)
+    if not proposal.missing:
+        _resolve(text, opened)
+    if target is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_whole(target, text)
+    if not quiet:
+        _tell(proposal, target, checkpoint)
+    return EXIT_UNDECIDED if proposal.missing else EXIT_OK
+
+
+def _checked(said: Mapping[str, Any], rho: float | None) -> dict[str, Any]:
+    """What the command line says, as a spec's values."""
+    from samdiag.spec.discover import COMMAND_LINE
+    from samdiag.spec.parsing import flatten, nest, parse
+
+    return flatten(parse(nest({**said, "sam.rho": rho}, COMMAND_LINE), COMMAND_LINE))
+
+
+def _check_target(target: Path, folder: Path, force: bool) -> None:
+    """Nothing, where the file may be written; nothing is ever written over without --force."""
+    from samdiag.spec.project_file import PYPROJECT, find_project_file
+
+    if os.path.lexists(target) and not force:
+        raise UsageError(f"{target} exists", "--force writes over it; --output FILE or --output - writes elsewhere")
+    if target.is_dir() or not target.absolute().parent.is_dir() or not os.access(target.absolute().parent, os.W_OK):
+        raise UsageError(f"cannot write {target}", "give --output a file in a folder that exists and is writable")
+    if target.name != OWN_FILE:
+        return
+    found = None if (folder / OWN_FILE).exists() else find_project_file(folder)
+    if found is not None and found.path.name == PYPROJECT and not force:
+        todo = "edit it there; `samdiag init CKPT --output -` prints what would be written"
+        raise UsageError(f"{found.source} has the project's settings already ([tool.samdiag])", todo)
+
+
+def _resolve(text: str, opened: Any) -> None:
+    """Nothing, where the text is a whole spec; an internal error otherwise."""
+    from samdiag.spec.discover import resolve
+
+    resolve(overrides={}, config=text, checkpoint=opened, cwd=Path.cwd())
+
+
+def _tell(proposal: Proposal, target: Path | None, checkpoint: str) -> None:
+    """What was found, what could not be known and what to do next, on stderr."""
+    from samdiag.guessing.writing import short
+    from samdiag.spec.toml_text import assignment
+
+    for line in proposal.described:
+        say(f"  {line}")
+    for part in proposal.parts:
+        if part.chosen is not None:
+            say(f"found    {assignment(part.name, short(part.chosen.value))}: {part.chosen.why}")
+        else:
+            say(f"missing  {part.name}: {part.missing}")
+        for other in part.others[:3]:
+            say(f"  or     {assignment(part.name, short(other.value))}: {other.why}")
+    say(f"{'unknown' if proposal.rho_unknown else 'found  '}  {proposal.rho_why}")
+    for remark in proposal.remarks:
+        say(f"note     {remark}")
+    where = "" if target is None else f" {target}"
+    if proposal.missing:
+        names = " and ".join(part.name for part in proposal.parts if part.chosen is None)
+        say(f"samdiag: wrote{where}; fill in {names}, then: samdiag inspect {shlex.quote(checkpoint)}")
+    else:
+        say(f"samdiag: wrote{where}; next: samdiag inspect {shlex.quote(checkpoint)}")
