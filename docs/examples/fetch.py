@@ -61,7 +61,7 @@ def lay_out(name: str, folder: Path | None = None) -> Path:
     cached = fetch_all(EXAMPLES[name])
     for file in EXAMPLES[name]:
         if file.placed is not None:
-            _place(cached[file.member], folder / file.placed, rewritten=file.rewritten)
+            _place(cached[file.member], folder / file.placed)
     _prepare(name, folder, {Path(member).name: path for member, path in cached.items()})
     return folder
 
@@ -141,16 +141,11 @@ def _member(archive: Path, member: str) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _place(source: Path, target: Path, *, rewritten: bool) -> None:
-    """Puts a cached file into the example's folder: a copy, or rewritten in today's torch layout."""
+def _place(source: Path, target: Path) -> None:
+    """Copies a cached file into the example's folder; never half written."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{os.getpid()}-{target.name}")
-    if rewritten:
-        import torch
-
-        torch.save(torch.load(source, weights_only=True, map_location="cpu"), unfinished)
-    else:
-        shutil.copyfile(source, unfinished)
+    shutil.copyfile(source, unfinished)
     unfinished.replace(target)
 
 

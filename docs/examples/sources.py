@@ -29,15 +29,12 @@ class File:
         member: its path in the archive.
         sha256: of its content.
         placed: its name in the example's folder; None: only `prepare.py` reads it.
-        rewritten: it is in the layout that torch.save wrote before version 1.6, which samdiag refuses with the line
-            that rewrites it; `fetch.py` does what that line says, and the tensors stay the same bit for bit.
     """
 
     package: Package
     member: str
     sha256: str
     placed: str | None = None
-    rewritten: bool = False
 
 
 FACENET = Package(registry="pypi", name="facenet-pytorch==2.6.0")
@@ -112,20 +109,18 @@ def _facenet(name: str, sha256: str) -> tuple[File, ...]:
         member=f"facenet_pytorch/data/{name}.pt",
         sha256=sha256,
         placed=f"{name}.pt",
-        rewritten=True,
     )
     return (weights, FACENET_LICENSE, FACES)
 
 
 def _folder(package: Package, folder: str, digests: dict[str, str], license: tuple[str, str]) -> tuple[File, ...]:
-    """A Hugging Face directory under the name `model`; its pickled weights are of before torch 1.6."""
+    """A Hugging Face directory under the name `model`."""
     files = [
         File(
             package=package,
             member=f"{folder}/{name}",
             sha256=digest,
             placed=f"model/{name}",
-            rewritten=name == "pytorch_model.bin",
         )
         for name, digest in digests.items()
     ]
@@ -171,7 +166,6 @@ EXAMPLES: dict[str, tuple[File, ...]] = {
             member="resemblyzer/pretrained.pt",
             sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
             placed="pretrained.pt",
-            rewritten=True,
         ),
         File(
             package=RESEMBLYZER,
@@ -241,7 +235,6 @@ EXAMPLES: dict[str, tuple[File, ...]] = {
             member="attacut/artifacts/attacut-c/model.pth",
             sha256="664600885709b34b75a20c2144dc9e35569431bfb35eaa9d5887e8175289a762",
             placed="model.pth",
-            rewritten=True,
         ),
         File(
             package=ATTACUT,

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from samdiag.cli.demo import demo
+from samdiag.cli.info import info
 from samdiag.cli.init import init
 from samdiag.cli.inspect import inspect
 from samdiag.cli.schema import schema
 from samdiag.cli.spectrum import spectrum
+from samdiag.cli.stamp import stamp
 from samdiag.cli.sweep import sweep
 from samdiag.cli.treat import treat
 
@@ -24,9 +26,11 @@ app = typer.Typer(
 )
 app.command()(init)
 app.command()(inspect)
+app.command()(info)
 app.command()(sweep)
 app.command()(treat)
 app.command()(spectrum)
+app.command()(stamp)
 app.command()(schema)
 app.add_typer(demo, name="demo")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from samdiag.cli import completion
 from samdiag.cli.streams import (
     complain,
     reader_may_leave,
@@ -22,6 +23,7 @@ from samdiag.cli.streams import (
 )
 from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
 from samdiag.registry import DEMOS
+from samdiag.suggesting import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,13 +45,18 @@ demo = typer.Typer(
 @demo.callback()
 def run_demo(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help=f"{', '.join(DEMOS)}. Without a name they are listed.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help=f"{', '.join(DEMOS)}. Without a name they are listed.",
+            autocompletion=completion.demos,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for pictures and checkpoints. (default: demo/NAME)")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of whatever the experiment draws at random.")] = 0,
-    format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    format: Annotated[str, typer.Option("--format", help="text or json.", autocompletion=completion.formats)] = "text",
 ) -> None:
     """Run one of the papers' experiments: published, expected and measured numbers side by side, and the picture.
 
@@ -256,7 +263,8 @@ def _found(name: str) -> Experiment:
 
 def _check_format(format: str) -> None:
     if format not in FORMATS:
-        raise UsageError(f"--format {format!r} is unknown", f"choose {' or '.join(FORMATS)}")
+        near = did_you_mean(format, FORMATS)
+        raise UsageError(f"--format {format!r} is unknown{near}", f"choose {' or '.join(FORMATS)}")
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
+from samdiag.cli import completion
 from samdiag.cli.streams import complain
 from samdiag.errors import UsageError
 from samdiag.probes import Verify
+from samdiag.registry import REPORTS
+from samdiag.suggesting import did_you_mean
 
 SAM = "Training settings that are judged"
 SPEC = "Model and data"
@@ -41,8 +44,14 @@ class Shared:
     @property
     def annotation(self) -> Any:
         """For a parameter that is None unless it is said."""
+        return Annotated[self.kind | None, self.option()]
+
+    def option(self) -> Any:
+        """What typer is told of it."""
         panel = SAM if self.setting.startswith("sam.") else LOOK if self.setting.startswith("measure.") else SPEC
-        return Annotated[self.kind | None, flag(*(self.flags or (_dashed(self.name),)), help=self.help, panel=panel)]
+        names = self.flags or (_dashed(self.name),)
+        words = completion.for_setting(self.setting)
+        return flag(*names, help=self.help, panel=panel, autocompletion=words)
 
 
 def _dashed(name: str) -> str:
@@ -101,11 +110,29 @@ SHARED: tuple[Shared, ...] = (
 )
 NAMES = frozenset(option.name for option in SHARED)
 
+
+def option(name: str) -> Any:
+    """What typer is told of one shared option, for a command that takes only some of them."""
+    return next(shared for shared in SHARED if shared.name == name).option()
+
+
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="CKPT",
+        help="A checkpoint: .safetensors, .pt, .pth, .bin, .ckpt, or a folder.",
+        autocompletion=completion.checkpoints,
+    ),
+]
+Format = Annotated[str, flag("--format", help="text or json.", panel=OUT, autocompletion=completion.formats)]
 Config = Annotated[str | None, flag("--config", help="A TOML file, or TOML itself.", panel=SPEC)]
 Jacobian = Annotated[
     str | None,
     flag(
-        "--jacobian", help="auto: where the shifted gradient may vanish; arnoldi: always.  (default: auto)", panel=LOOK
+        "--jacobian",
+        help="auto: where the shifted gradient may vanish; arnoldi: always.  (default: auto)",
+        panel=LOOK,
+        autocompletion=completion.for_setting("measure.jacobian"),
     ),
 ]
 Quiet = Annotated[
@@ -183,6 +210,13 @@ def quiet_variable() -> int:
     """SAMDIAG_QUIET, the twin of a flag that is counted: 1 or 2."""
     text = os.environ.get("SAMDIAG_QUIET", "0")
     return int(text) if text.isdecimal() else 1
+
+
+def check_format(format: str) -> None:
+    """Nothing, or UsageError where no report has that format."""
+    if format not in REPORTS:
+        near = did_you_mean(format, REPORTS)
+        raise UsageError(f"--format {format!r} is unknown{near}", f"choose {' or '.join(REPORTS)}")
 
 
 def parse_names(text: str) -> list[str]:

@@ -27,16 +27,10 @@ PARTS = ("problem", "model", "data", "loss")
 def init(
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: a file or a folder.")],
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
-    model: Annotated[
-        str | None, flags.flag("--model", help="module:factory or file.py:factory.", panel=flags.SPEC)
-    ] = None,
-    data: Annotated[
-        str | None, flags.flag("--data", help="module:factory or file.py:factory.", panel=flags.SPEC)
-    ] = None,
-    loss: Annotated[str | None, flags.flag("--loss", help="cross_entropy, mse, …", panel=flags.SPEC)] = None,
-    problem: Annotated[
-        str | None, flags.flag("--problem", help="file.py:function, in place of the three.", panel=flags.SPEC)
-    ] = None,
+    model: Annotated[str | None, flags.option("model")] = None,
+    data: Annotated[str | None, flags.option("data")] = None,
+    loss: Annotated[str | None, flags.option("loss")] = None,
+    problem: Annotated[str | None, flags.option("problem")] = None,
     search: Annotated[
         list[str] | None,
         typer.Option(
@@ -173,9 +167,9 @@ def _tell(proposal: Proposal, target: Path | None, checkpoint: str) -> None:
     say(f"{'unknown' if proposal.rho_unknown else 'found  '}  {proposal.rho_why}")
     for remark in proposal.remarks:
         say(f"note     {remark}")
-    where = "" if target is None else f" {target}"
+    wrote = "" if target is None else f"wrote {target}; "
     if proposal.missing:
         names = " and ".join(part.name for part in proposal.parts if part.chosen is None)
-        say(f"samdiag: wrote{where}; fill in {names}, then: samdiag inspect {shlex.quote(checkpoint)}")
+        say(f"samdiag: {wrote}fill in {names}, then: samdiag inspect {shlex.quote(checkpoint)}")
     else:
-        say(f"samdiag: wrote{where}; next: samdiag inspect {shlex.quote(checkpoint)}")
+        say(f"samdiag: {wrote}next: samdiag inspect {shlex.quote(checkpoint)}")

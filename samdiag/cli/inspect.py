@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samdiag.cli import emitted, flags
+from samdiag.cli import completion, emitted, flags
 from samdiag.cli.interrupts import interruptible
 from samdiag.cli.streams import (
     ReportOutput,
@@ -26,7 +26,6 @@ from samdiag.cli.streams import (
 from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
 from samdiag.patience import Patience
 from samdiag.probes import Verify
-from samdiag.registry import REPORTS
 
 if TYPE_CHECKING:
     from samdiag.types import Diagnosis
@@ -36,7 +35,12 @@ if TYPE_CHECKING:
 def inspect(
     context: typer.Context,
     checkpoints: Annotated[
-        list[str], typer.Argument(metavar="CKPT…", help="Checkpoints: .safetensors, .pt, .pth, .bin.")
+        list[str],
+        typer.Argument(
+            metavar="CKPT…",
+            help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt, or a folder.",
+            autocompletion=completion.checkpoints,
+        ),
     ],
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
     config: flags.Config = None,
@@ -69,7 +73,7 @@ def inspect(
             "--budget", help="Time for --verify: 90, 90s, 5m. (default: 60s, none with --steps)", panel=flags.LOOK
         ),
     ] = None,
-    format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
+    format: flags.Format = "text",
     output: Annotated[
         Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
     ] = None,
@@ -85,7 +89,10 @@ def inspect(
     fail_on: Annotated[
         str | None,
         flags.flag(
-            "--fail-on", help="Verdicts that exit 1: a list, any, never. (default: severity error)", panel=flags.OUT
+            "--fail-on",
+            help="Verdicts that exit 1: a list, any, never. (default: severity error)",
+            panel=flags.OUT,
+            autocompletion=completion.fail_on,
         ),
     ] = None,
     explain: Annotated[
@@ -148,8 +155,7 @@ def inspect_paths(
     steady_streams()
     with reader_may_leave():
         try:
-            if format not in REPORTS:
-                raise UsageError(f"--format {format!r} is unknown", f"choose {' or '.join(REPORTS)}")
+            flags.check_format(format)
             if theory and format != "text":
                 raise UsageError("--theory is part of the text report only", "leave out --format, or --theory")
             if explain and emit is not None:

@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
+from samdiag.cli import completion
 from samdiag.cli.streams import complain, reader_may_leave
 from samdiag.errors import UsageError
+from samdiag.suggesting import did_you_mean
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="report (of inspect), sweep or spectrum.")] = "report",
+    kind: Annotated[
+        str, typer.Argument(help="report (of inspect), sweep or spectrum.", autocompletion=completion.schemas)
+    ] = "report",
 ) -> None:
     """Print the JSON Schema of the JSON report of `inspect`, `sweep` or `spectrum`."""
     from samdiag.reports.schema import report_schema
@@ -27,7 +31,8 @@ def schema(
         "spectrum": SpectralReport,
     }
     if kind not in kinds:
-        error = UsageError(f"there is no schema named {kind!r}", f"choose {', '.join(kinds)}")
+        near = did_you_mean(kind, kinds)
+        error = UsageError(f"there is no schema named {kind!r}{near}", f"choose {', '.join(kinds)}")
         complain(error)
         raise typer.Exit(error.exit_code)
     with reader_may_leave():

@@ -30,7 +30,7 @@ WHAT = "What to look at"
 @flags.with_settings
 def spectrum(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: .safetensors, .pt, .pth, .bin.")],
+    checkpoint: flags.Checkpoint,
     rho: Annotated[
         str | None, flags.flag("--rho", help="SAM's radius, for −1/ρ_eff; it may be left out.", panel=flags.SAM)
     ] = None,
@@ -54,7 +54,7 @@ def spectrum(
     steps: Annotated[
         int | None, flags.flag("--steps", help="Lanczos steps of each. (default: 40)", panel=flags.LOOK)
     ] = None,
-    format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
+    format: flags.Format = "text",
     output: Annotated[
         Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
     ] = None,
@@ -74,8 +74,7 @@ def spectrum(
         try:
             if rho is not None:
                 overrides["sam.rho"] = flags.number(rho, "--rho")
-            if format not in ("text", "json"):
-                raise UsageError(f"--format {format!r} is unknown", "choose text or json")
+            flags.check_format(format)
             if plot is not None:
                 _check_picture(plot, probes)
             asked = {

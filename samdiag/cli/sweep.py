@@ -19,7 +19,7 @@ from samdiag.cli.streams import (
     say,
     steady_streams,
 )
-from samdiag.errors import EXIT_INTERRUPTED, SamdiagError, UsageError
+from samdiag.errors import EXIT_INTERRUPTED, SamdiagError
 
 if TYPE_CHECKING:
     from samdiag.sweep import Sweep
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @flags.with_settings
 def sweep(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: .safetensors, .pt, .pth, .bin.")],
+    checkpoint: flags.Checkpoint,
     rho: Annotated[
         str,
         typer.Option("--rho", help="LOW:HIGH:log:COUNT, LOW:HIGH:lin:COUNT, or a list.", rich_help_panel=flags.SAM),
@@ -38,7 +38,7 @@ def sweep(
         bool,
         flags.flag("--quick", help="One gradient a radius: verdicts without SAM's next steps.", panel=flags.LOOK),
     ] = False,
-    format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
+    format: flags.Format = "text",
     output: Annotated[
         Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
     ] = None,
@@ -56,8 +56,7 @@ def sweep(
     overrides = flags.said(context)
     with reader_may_leave():
         try:
-            if format not in ("text", "json"):
-                raise UsageError(f"--format {format!r} is unknown", "choose text or json")
+            flags.check_format(format)
             if plot is not None:
                 check_picture(plot)
             sink = ReportOutput(output, [checkpoint])

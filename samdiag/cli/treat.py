@@ -35,7 +35,7 @@ ROUNDS = 5  # as in samdiag.treating, which imports more than --help may
 @flags.with_settings
 def treat(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: .safetensors, .pt, .pth, .bin.")],
+    checkpoint: flags.Checkpoint,
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
     config: flags.Config = None,
     rounds: Annotated[

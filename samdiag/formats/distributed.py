@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats import distributed_optimizer
-from samdiag.formats.checkpoint import Checkpoint
-from samdiag.formats.distributed_metadata import METADATA, Layout, Path, read_layout
+from samdiag.formats.checkpoint import Checkpoint, TensorInfo
+from samdiag.formats.distributed_metadata import DTYPE_BYTES, METADATA, Layout, Path, read_layout
 from samdiag.formats.folder import Folder, FolderFormat, fingerprint
 from samdiag.formats.state_dict import EMA_KEYS, WEIGHT_KEYS, strip_prefixes
 from samdiag.quoting import listed
@@ -51,6 +52,22 @@ def open_folder(folder: Folder) -> Checkpoint:
         adam=optimizer.adam,
         load=load,
         load_velocity=load_velocity,
+        load_infos=lambda: _infos(layout, found["raw"] or found["ema"]),
+    )
+
+
+def _infos(layout: Layout, names: Mapping[str, str]) -> dict[str, TensorInfo]:
+    """What the metadata say about the tensors; none of them is read."""
+    infos = {own: layout.tensors[name] for name, own in names.items()}
+    return strip_prefixes(
+        {
+            own: TensorInfo(
+                dtype=stored.dtype,
+                shape=stored.shape,
+                num_bytes=math.prod(stored.shape) * DTYPE_BYTES[stored.dtype],
+            )
+            for own, stored in infos.items()
+        }
     )
 
 
@@ -58,13 +75,10 @@ def _read(folder: Folder, layout: Layout, names: Mapping[str, str], which: str) 
     from samdiag.formats.distributed_data import read_tensors
 
     if not names:
-        raise UsageError(f"{folder.name} holds no {which} weights", f"ask for weights = {_other(which)}")
+        shown_as, other = ("EMA", "raw") if which == "ema" else ("raw", "ema")
+        raise UsageError(f"{folder.name} holds no {shown_as} weights", f"ask for weights = {other}")
     tensors = read_tensors(layout, names)
     return strip_prefixes({own: tensors[name] for name, own in names.items()})
-
-
-def _other(which: str) -> str:
-    return "raw" if which == "ema" else "ema"
 
 
 def _state_dict(folder: Folder, layout: Layout, taken: frozenset[str], *, averaged: bool) -> dict[str, str]:

@@ -152,7 +152,12 @@ def is_deeper(value: Any, depth: int) -> bool:
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
-    """ "sha256:<hex>" over the names and the fingerprints of the files that were read, in the order of their names."""
+    """ "sha256:<hex>" over the names and the fingerprints of the files that were read, in the order of their names.
+
+    Empty where the files' are: nothing was to be hashed.
+    """
+    if not any(files.values()):
+        return ""
     whole = hashlib.sha256()
     for name, own in sorted(files.items()):
         whole.update(f"{name}\0{own}\n".encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Lightning checkpoints: a torch file that says which Lightning wrote it, with hyper-parameters and averaged weights."""
+"""Lightning checkpoints: torch files that say which Lightning wrote them, with its hyper-parameters and averages."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ SAM's first step moves the weights x to x + e(x) and keeps x as `old_p` in its s
 file written in between holds the perturbed weights. In davda54's class `old_p` stays in the state after a whole step as
 well, so that a difference alone says nothing: the move must have the length that SAM gives it.
 
-GSAM and WSAM of pytorch_optimizer keep the move itself, `e_w`, and beside it a gradient that only lies there in between.
+GSAM and WSAM of pytorch_optimizer keep the move itself, `e_w`, and beside it a gradient that lies there only then.
 Source: Foret et al. 2021 (SAM), eq. 2: ‖e‖ = rho. Kwon et al. 2021 (ASAM), eq. 9: ‖e/|x|‖ = rho.
 """
 

@@ -23,7 +23,7 @@ DROPPED = _Dropped()
 
 
 def as_table(saved: object) -> dict[str, Any]:
-    """`saved` as a table of plain values: texts, numbers, bools, lists and tables; whatever is none of these is left out.
+    """`saved` as a table of plain values: texts, numbers, bools, lists and tables; whatever else it holds is left out.
 
     Read are dictionaries, an `argparse.Namespace` and omegaconf's containers (their stand-ins).
     """

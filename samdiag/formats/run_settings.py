@@ -99,7 +99,9 @@ def reconcile(
         said, last = sam.pop("lr"), hints["sam.lr"].value
         initial = as_number(group.get("initial_lr")) if group is not None else None
         if said not in (last, initial):
-            notes.append(f"{embedded.source} say lr = {said:g}, the optimizer state {quoted(last)}: the latter is used")
+            notes.append(
+                f"{embedded.source} say lr = {said:g}, the optimizer state {as_number(last):g}: the latter is used"
+            )
     differing = [
         f"{name} = {quoted(value)} and {quoted(hints[f'sam.{name}'].value)}"
         for name, value in sam.items()

@@ -37,7 +37,7 @@ def open_content(content: Content) -> Checkpoint:
     header = read_header(content.path)
     if not header.tensors:
         raise CannotDecide(f"{content.name} holds no tensors", "save the model's state dict")
-    stamp, notes = _stamp(header)
+    stamp, notes = find_stamp(header)
 
     def load(which: str) -> dict[str, Tensor]:
         if which == "ema":
@@ -52,20 +52,19 @@ def open_content(content: Content) -> Checkpoint:
         metadata={key: text for key, text in header.metadata.items() if key != STAMP_KEY},
         notes=notes,
         load=load,
-        load_infos=lambda: tensor_infos(header),
+        load_infos=lambda: strip_prefixes(tensor_infos(header)),
     )
 
 
 def tensor_infos(header: Header) -> dict[str, TensorInfo]:
-    """The header's tensors by cleaned-up name."""
-    found = {
+    """The header's tensors by the names in the file."""
+    return {
         name: TensorInfo(dtype=DTYPE_NAMES[entry.dtype], shape=entry.shape, num_bytes=entry.end - entry.begin)
         for name, entry in header.tensors.items()
     }
-    return strip_prefixes(found)
 
 
-def _stamp(header: Header) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+def find_stamp(header: Header) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """The embedded spec as plain JSON, and a note where there is one that cannot be read."""
     text = header.metadata.get(STAMP_KEY)
     if text is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats import safetensors_file
-from samdiag.formats.checkpoint import Checkpoint
+from samdiag.formats.checkpoint import Checkpoint, TensorInfo
 from samdiag.formats.content import Content
 from samdiag.formats.folder import Folder, fingerprint, is_bare, read_object, surroundings
 from samdiag.formats.recognition import Format
@@ -27,11 +27,12 @@ SAVE_AGAIN = "index and shards are not of one save: copy or download all of them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One file of a sharded checkpoint: the names in it, as stored, and how to read it."""
+    """One file of a sharded checkpoint: the names in it, as stored, and how to read it; what a header says of them."""
 
     content: Content
     names: frozenset[str]
     read: Callable[[], dict[str, Tensor]]
+    infos: Mapping[str, TensorInfo] | None = None
 
 
 def recognises(content: Content) -> bool:
@@ -54,7 +55,20 @@ def open_content(content: Content) -> Checkpoint:
 
     files = {content.path.name: content.fingerprint()}
     files |= {shard.content.path.name: shard.content.fingerprint() for shard in shards}
-    return Checkpoint(path=content.path, format="sharded", fingerprint=fingerprint(files), load=load)
+    infos = _infos(shards)
+    return Checkpoint(
+        path=content.path,
+        format="sharded",
+        fingerprint=fingerprint(files),
+        load=load,
+        load_infos=(lambda: infos) if infos else None,
+    )
+
+
+def _infos(shards: list[Shard]) -> dict[str, TensorInfo]:
+    """What the headers say, by cleaned-up name; nothing where a shard has none."""
+    found = [shard.infos for shard in shards if shard.infos is not None]
+    return strip_prefixes({n: i for infos in found for n, i in infos.items()}) if len(found) == len(shards) else {}
 
 
 def read_index(content: Content) -> dict[str, str]:
@@ -109,8 +123,8 @@ def _check_names(shard: Shard, expected: set[str], weight_map: Mapping[str, str]
 
 def _open_shard(content: Content) -> Shard:
     if safetensors_file.recognises(content):
-        names = frozenset(read_header(content.path).tensors)
-        return Shard(content=content, names=names, read=lambda: _read_safetensors(content))
+        infos = safetensors_file.tensor_infos(read_header(content.path))
+        return Shard(content=content, names=frozenset(infos), read=lambda: _read_safetensors(content), infos=infos)
     from samdiag.formats.torch_saved import read_tensors
 
     tensors = read_tensors(content)

@@ -48,9 +48,9 @@ def embed(saved: object, num_classes: int | None) -> Embedded | None:
     if not isinstance(saved, Mapping):
         return None
     args = hyper_parameters(saved)
-    if TIMM_MARKS <= args.keys():
+    if args.keys() >= TIMM_MARKS:
         return _document("timm args", {**_timm(args), "sam": _training(args, per_device=True)})
-    if TORCHVISION_MARKS <= args.keys():
+    if args.keys() >= TORCHVISION_MARKS:
         return _document("torchvision args", {**_torchvision(args, num_classes), "sam": _training(args)})
     if args:
         return _document("args", {"sam": read_settings(args)})
@@ -61,7 +61,7 @@ def embed(saved: object, num_classes: int | None) -> Embedded | None:
 
 def find_num_classes(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """The number of classes: the outputs of the last layer of a usual classifier; None where none is found."""
-    for name, shape in reversed(shapes.items()):
+    for name, shape in reversed(list(shapes.items())):
         layer, _, kind = name.rpartition(".")
         if kind == "weight" and len(shape) == 2:
             outer = layer.rpartition(".")[0] if layer.rpartition(".")[2].isdecimal() else layer

@@ -85,7 +85,7 @@ def _unpickle(file: BinaryIO, storage: Callable[[str, int], torch.UntypedStorage
     start = file.tell()
     check_pickle(file)
     file.seek(start)
-    reader = Unpickler(file, encoding="utf-8")  # type: ignore[no-untyped-call]
+    reader = Unpickler(file, encoding="utf-8")
     if storage is not None:
         reader.persistent_load = lambda saved: _storage(saved, storage)  # type: ignore[method-assign]
     return reader.load()  # type: ignore[no-untyped-call]
@@ -106,8 +106,15 @@ def _storage(saved: Any, storage: Callable[[str, int], torch.UntypedStorage]) ->
         begin, end = _count(first) * width, (_count(first) + _count(length)) * width
         if end > found.nbytes():
             raise ValueError("a view of a storage ends after it")
-        found = found[begin:end] if found.device.type != "meta" else torch.UntypedStorage(end - begin, device="meta")
-    return torch.TypedStorage(wrap_storage=found, dtype=dtype, _internal=True)
+        found = found[begin:end] if found.device.type != "meta" else _hollow(end - begin)
+    return torch.TypedStorage(wrap_storage=found, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+
+
+def _hollow(size: int) -> torch.UntypedStorage:
+    """A storage without memory."""
+    import torch
+
+    return torch.UntypedStorage(size, device="meta")  # type: ignore[no-untyped-call]
 
 
 def _count(value: Any) -> int:
@@ -118,11 +125,9 @@ def _count(value: Any) -> int:
 
 def _claim(claimed: dict[str, int], key: str, size: int) -> torch.UntypedStorage:
     """A storage without memory, its size noted."""
-    import torch
-
     if claimed.setdefault(key, size) != size:
         raise ValueError("a storage has two sizes")
-    return torch.UntypedStorage(size, device="meta")
+    return _hollow(size)
 
 
 def _places(file: BinaryIO, claimed: dict[str, int]) -> dict[str, int]:

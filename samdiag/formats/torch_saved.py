@@ -135,8 +135,7 @@ def _read_settings(saved: object, found: _Found) -> tuple[tuple[Embedded, ...], 
 
 def read_hyper_parameters(saved: object) -> dict[str, Any]:
     """The arguments that the training script saved of itself, as plain data."""
-    reader = lightning if lightning.recognises(saved) else timm_file
-    return reader.hyper_parameters(saved)
+    return lightning.hyper_parameters(saved) if lightning.recognises(saved) else timm_file.hyper_parameters(saved)
 
 
 def deepspeed(content: Content) -> CannotDecide:

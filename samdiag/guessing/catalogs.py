@@ -82,7 +82,7 @@ def find(outline: Outline, build: Build) -> list[Match]:
 
 
 def find_gallery(outline: Outline) -> list[Match]:
-    """The gallery's model with exactly these tensors: the digits' network of any width and depth, or one of the papers'.
+    """The gallery's model with exactly these tensors: the digits' network of any width and depth, or a paper's.
 
     Several of the papers' functions have the same one tensor: those are no answer.
     """

@@ -35,6 +35,7 @@ class DataGuess:
         why: what was compared.
         fits: whether all of it agrees with the checkpoint.
         exact: whether it also has as many classes as the checkpoint.
+        possible: whether what does not agree are only shapes that a network of one's own may change itself.
         loss: the loss that its targets ask for; None where they leave it open.
     """
 
@@ -42,6 +43,7 @@ class DataGuess:
     why: str
     fits: bool
     exact: bool = False
+    possible: bool = False
     loss: str | None = None
 
 
@@ -122,36 +124,35 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 def _pair(value: Mapping[str, Any], inputs: Tensor, targets: Tensor, outline: Outline) -> DataGuess:
     """Inputs against the first layer, targets against the last one."""
     sample = tuple(inputs.shape[1:])
-    reasons = []
+    loss, exact, wrong, odd = _targets(targets, outline.num_outputs)
     if len(inputs) != len(targets):
-        reasons.append(f"{len(inputs)} inputs and {len(targets)} targets")
+        wrong.append(f"{len(inputs)} inputs and {len(targets)} targets")
     shapes = outline.input_shapes
     flat = math.prod(sample)
     if shapes and not any(fits(sample, shape) for shape in shapes) and (flat,) not in shapes:
-        reasons.append(f"a sample is {_times(sample)}, and the first layer takes {_times(shapes[0])}")
-    loss, exact, reason = _targets(targets, outline.num_outputs)
-    reasons += [reason] if reason else []
+        odd.append(f"a sample is {_times(sample)}, and the first layer takes {_times(shapes[0])}")
+    reasons = [*wrong, *odd]
     described = f"{len(inputs)} samples of {_times(sample)}, targets {_times(targets.shape[1:]) or 'one number'}"
     why = f"{described}: {'; '.join(reasons)}" if reasons else f"{described}, as the first and last layer ask"
-    return DataGuess(value=value, why=why, fits=not reasons, exact=exact, loss=loss)
+    return DataGuess(value=value, why=why, fits=not reasons, exact=exact, possible=not wrong, loss=loss)
 
 
-def _targets(targets: Tensor, outputs: int | None) -> tuple[str | None, bool, str]:
-    """(the loss they ask for, whether the classes are exactly the outputs, what does not fit)."""
+def _targets(targets: Tensor, outputs: int | None) -> tuple[str | None, bool, list[str], list[str]]:
+    """(the loss they ask for, whether the classes are exactly the outputs, what cannot be, what is only odd)."""
     if targets.numel() == 0:
-        return None, False, "no targets"
+        return None, False, ["no targets"], []
     if targets.is_floating_point():
         width = math.prod(targets.shape[1:])
         binary = bool(((targets == 0) | (targets == 1)).all())
         loss = "bce_with_logits" if binary else "mse"
         reason = "" if outputs is None or width == outputs else f"{width} targets a sample and {outputs} outputs"
-        return loss, not reason, reason
+        return loss, not reason, [], [reason] if reason else []
     low, high = int(targets.min()), int(targets.max())
     if low < 0:
-        return "cross_entropy", False, f"targets begin at {low}"
+        return "cross_entropy", False, [f"targets begin at {low}"], []
     if outputs is not None and high >= outputs:
-        return "cross_entropy", False, f"targets reach {high}, and there are {outputs} outputs"
-    return "cross_entropy", outputs == high + 1, ""
+        return "cross_entropy", False, [f"targets reach {high}, and there are {outputs} outputs"], []
+    return "cross_entropy", outputs == high + 1, [], []
 
 
 def _columns(value: Mapping[str, Any], tensors: Mapping[str, Tensor], outline: Outline) -> DataGuess:

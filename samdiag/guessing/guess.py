@@ -15,8 +15,8 @@ from samdiag.guessing.outline import Outline
 from samdiag.guessing.packages import Package
 from samdiag.guessing.parts import Evidence
 from samdiag.guessing.proposal import RHO, Part, Proposal
-from samdiag.guessing.sources import Source, read_folder
-from samdiag.quoting import shown
+from samdiag.guessing.sources import read_folder
+from samdiag.quoting import listed, shown
 from samdiag.spec.discover import said_by
 from samdiag.types import Setting, Trust
 
@@ -53,12 +53,10 @@ def propose(
     """
     outline, weights = outline_of(checkpoint)
     known = said_by(checkpoint)
-    own, beside = _sources(checkpoint, folder)
     evidence = Evidence(
         said=said,
         known=known,
-        own=own,
-        beside=beside,
+        own=read_folder(folder),
         packages=[source for package in packages for source in package.sources],
         stem=checkpoint.path.stem,
         folder=folder,
@@ -83,6 +81,7 @@ def propose(
         },
         weights=weights,
         pythonpath=tuple(_pythonpath(chosen, packages)),
+        remarks=tuple(_beside(checkpoint, folder, chosen)),
         layers=tuple(outline.layers()) if any(part.name == "model" and part.chosen is None for part in chosen) else (),
     )
 
@@ -106,12 +105,15 @@ def _parts(evidence: Evidence) -> tuple[Part, ...]:
     return model, data, parts.loss(evidence, model, data, guesses)
 
 
-def _sources(checkpoint: Checkpoint, folder: Path) -> tuple[list[Source], list[Source]]:
-    """The working folder's files, and those that lie beside the checkpoint and are never taken up unasked."""
+def _beside(checkpoint: Checkpoint, folder: Path, chosen: tuple[Part, ...]) -> Iterator[str]:
+    """What to say where code lies in one folder with the checkpoint: whoever made the one may have made the other."""
     path = checkpoint.path.resolve()
-    lies_in = path if path.is_dir() else path.parent
-    found = read_folder(folder)
-    return ([], found) if lies_in == folder.resolve() else (found, [])
+    if (path if path.is_dir() else path.parent) != folder.resolve():
+        return
+    files = dict.fromkeys(parts.file_of(part.chosen.value) for part in chosen if part.chosen is not None)
+    named = [name for name in files if name.endswith(".py")]
+    if named:
+        yield f"{listed(named)} lies beside the checkpoint, and `samdiag inspect` will run it: be sure that it is yours"
 
 
 def _builder(checkpoint: Checkpoint, folder: Path) -> Build:

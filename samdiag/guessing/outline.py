@@ -37,7 +37,7 @@ class Outline:
     @property
     def weights(self) -> dict[str, tuple[int, ...]]:
         """The matrices and kernels of layers, in natural order of their names; no embeddings."""
-        found = {name: shape for name, shape in self.shapes.items() if name.endswith("weight") and len(shape) >= 2}
+        found = {name: shape for name, shape in self.shapes.items() if name.endswith(".weight") and len(shape) >= 2}
         return {name: found[name] for name in sorted(found, key=natural) if not VOCABULARY.search(name)}
 
     @property
@@ -49,8 +49,8 @@ class Outline:
     @property
     def head(self) -> str | None:
         """The module that makes the outputs: one of the usual names, else the layer that nothing follows."""
-        found = {name: shape for name, shape in self.weights.items() if math.prod(shape[2:]) == 1}
-        named = [name for name in found if set(name.split(".")[-4:-1]) & set(HEADS)]
+        found = {name: shape for name, shape in self.weights.items() if math.prod(shape[2:]) == 1 and "." in name}
+        named = [name for name in found if {name.split(".")[0], name.split(".")[-2]} & set(HEADS)]
         following = {shape[1] for shape in self.weights.values()}
         last = [name for name in found if found[name][0] not in following]
         chosen = [name for name in named if name in last] or named or last or list(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -127,6 +128,15 @@ def losses(sources: list[Source]) -> list[Named]:
     ]
 
 
+def model_functions(sources: list[Source]) -> list[str]:
+    """Functions named or annotated as makers of a network, whatever they make."""
+    return [
+        f"{source.reference}:{function.name}"
+        for source, function in _functions(sources)
+        if function.name in MODEL_NAMES or MODEL_TYPES.search(function.returns)
+    ]
+
+
 def losses_called(sources: list[Source]) -> list[str]:
     """The named losses that the files call."""
     called = {name for source in sources for name in source.called}
@@ -149,7 +159,7 @@ def _makers(
     outline: Outline,
     stem: str,
 ) -> Iterator[Named]:
-    """Functions that make a network: of a class that matches, a Sequential of enough layers, or what only running tells."""
+    """Functions that make a network: of a class that matches, a Sequential, or of what only running would tell."""
     for source, function in _functions(sources):
         named = function.name in MODEL_NAMES or MODEL_TYPES.search(function.returns)
         compared = ""
@@ -183,12 +193,19 @@ def _compare(item: Class, known: Mapping[str, tuple[Source, Class]], outline: Ou
     if inner is not None and len(inner.components) < 2:
         inner = None  # a single name says too little
     for candidate in (inner, outline):
-        if candidate is None or not candidate.components <= attributes:
+        if candidate is None or not all(_is_among(name, attributes) for name in candidate.components):
             continue
         if all(_agrees(candidate, name, sizes) for name, sizes in layers.items()):
             count = len(candidate.components)
-            return f"{count} of {count} names that the tensors begin with are its layers", len(attributes) - count
+            return f"{count} of {count} names that the tensors begin with are its layers", max(
+                len(attributes) - count, 0
+            )
     return "", 0
+
+
+def _is_among(name: str, attributes: frozenset[str]) -> bool:
+    """Whether a layer of that name is assigned; `conv*` stands for every number or word in its place."""
+    return name in attributes or any("*" in other and fnmatch.fnmatchcase(name, other) for other in attributes)
 
 
 def _inherited(

@@ -19,7 +19,6 @@ from samdiag.quoting import listed, shown
 from samdiag.types import Setting
 
 SAID = "said on the command line"
-BESIDE = "it lies beside the checkpoint: uncomment this line if the code is yours"
 GALLERY_DATA = {"digits-mlp": "digits", "tanh-network": "tanh-network"}
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the class names of transformers' language models
 EXAMPLES = {"problem": "train.py:problem", "model": "train.py:model", "data": "train.py:data", "loss": "cross_entropy"}
@@ -33,7 +32,6 @@ class Evidence:
         said: what the command line says, as a spec's values.
         known: what the checkpoint itself says.
         own: the working folder's source files.
-        beside: source files that lie beside the checkpoint and are not taken up unasked.
         packages: source files of what --search named.
         stem: of the checkpoint's file name.
         folder: the working folder.
@@ -45,7 +43,6 @@ class Evidence:
     said: Mapping[str, Any]
     known: Mapping[str, Setting]
     own: list[Source]
-    beside: list[Source]
     packages: list[Source]
     stem: str
     folder: Path
@@ -79,10 +76,6 @@ def model(evidence: Evidence) -> Part:
     found += _network_candidates(own)
     found += [_match_candidate(match) for match in matches if not match.confirmed]
     others = [*found[1:], *_unfinished([*searched, *own])]
-    others += [
-        Candidate(value={"python": named.reference, "args": dict(named.args)}, why=BESIDE)
-        for named in own_code.networks(evidence.beside, evidence.outline, evidence.stem)
-    ]
     if found:
         return Part(name="model", chosen=found[0], others=_distinct(found[0], others))
     return Part(name="model", others=tuple(others), missing=_why_no_model(evidence), example=EXAMPLES["model"])
@@ -103,15 +96,15 @@ def data(evidence: Evidence, chosen: Part, guesses: list[DataGuess]) -> Part:
         found.append(
             Candidate(value=GALLERY_DATA[value["gallery"]], why="the data that the gallery's model was made for")
         )
-    functions = [
-        Candidate(value=named.reference, why=f"{named.source.reference} defines it; what it returns is not known")
-        for named in own_code.data(evidence.own)
-    ]
+    model_file = file_of(value)
+    functions = own_code.data(evidence.own)
     fitting = [Candidate(value=guess.value, why=guess.why) for guess in guesses if guess.fits]
-    own_model = (isinstance(value, Mapping) and "python" in value) or isinstance(value, str)
-    found += [*functions, *fitting] if own_model and functions else [*fitting, *functions]
+    possible = [guess for guess in guesses if guess.possible and not guess.fits] if model_file else []
+    found += [_of_function(named) for named in functions if named.source.reference == model_file]
+    found += [*fitting, *(_of_function(named) for named in functions)]
+    if len(possible) == 1:  # a network of one's own may reshape what it is given
+        found.append(Candidate(value=possible[0].value, why=f"the only such file, not certain: {possible[0].why}"))
     unfit = [Candidate(value=guess.value, why=f"does not fit: {guess.why}") for guess in guesses if not guess.fits]
-    unfit += [Candidate(value=named.reference, why=BESIDE) for named in own_code.data(evidence.beside)]
     if found:
         return Part(name="data", chosen=found[0], others=_distinct(found[0], [*found[1:], *unfit]))
     return Part(name="data", others=tuple(unfit), missing=_why_no_data(evidence), example=EXAMPLES["data"])
@@ -151,6 +144,17 @@ def _distinct(chosen: Candidate, others: list[Candidate]) -> tuple[Candidate, ..
         if all(short(other.value) != short(item.value) for item in (chosen, *kept)):
             kept.append(other)
     return tuple(kept)
+
+
+def file_of(value: Any) -> str:
+    """The file or module that a model of one's own comes from; empty for a catalog's."""
+    reference = value.get("python", "") if isinstance(value, Mapping) else value or ""
+    return str(reference).rpartition(":")[0]
+
+
+def _of_function(named: Named) -> Candidate:
+    why = f"{named.source.reference} defines it; what it returns is not known"
+    return Candidate(value=named.reference, why=why)
 
 
 def _known(name: str, evidence: Evidence) -> Iterable[Candidate]:

@@ -60,7 +60,7 @@ class Class:
 
     Attributes:
         bases: their last names.
-        attributes: what __init__ and the like assign to self.
+        attributes: what __init__ and the like assign to self; `conv*` for names that a loop counts up.
         layers: constant sizes of `self.name = nn.Linear(2, 3)`: name → (outputs, inputs), None for what is computed.
     """
 
@@ -193,10 +193,19 @@ def _assigned(method: ast.FunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
         if isinstance(node, ast.Call) and len(node.args) >= 2:
             first, second = node.args[:2]
             if isinstance(node.func, ast.Attribute) and _is_self(node.func.value) and node.func.attr in FILLERS:
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    yield first.value, second
-            elif _last(node.func) == "setattr" and _is_self(first) and isinstance(second, ast.Constant):
-                yield str(second.value), None
+                yield from ((name, second) for name in _spelled(first))
+            elif _last(node.func) == "setattr" and _is_self(first):
+                yield from ((name, None) for name in _spelled(second))
+
+
+def _spelled(node: ast.expr) -> list[str]:
+    """The text that an expression is, `conv*` for f"conv{number}"; none where it is computed otherwise."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.JoinedStr):
+        parts = [item.value if isinstance(item, ast.Constant) else "*" for item in node.values]
+        return ["".join(map(str, parts))] if any(part != "*" for part in parts) else []
+    return []
 
 
 def _sizes(value: ast.expr | None) -> tuple[int | None, int | None] | None:

@@ -19,7 +19,7 @@ def render(proposal: Proposal) -> str:
 
 def _lines(proposal: Proposal) -> Iterator[str]:
     yield comment(f"Written by `samdiag init` for {proposal.checkpoint}. Correct it where it is wrong.")
-    yield from (comment(line) for line in proposal.described)
+    yield from (comment(line) for line in (*proposal.described, *proposal.remarks))
     yield ""
     yield from (line for part in proposal.parts for line in (*_part(part), ""))
     if proposal.pythonpath:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,9 @@ from pydantic_core import ErrorDetails
 from samdiag.errors import UsageError
 from samdiag.quoting import quoted, shown
 from samdiag.spec.schema import FAIL_ON, Spec
+from samdiag.suggesting import did_you_mean
+
+__all__ = ["SINGLE", "TABLES", "WHOLE", "did_you_mean", "flatten", "nest", "parse", "parse_toml"]
 
 WHOLE = ("problem", "model", "data", "loss")  # each is one value, never merged key by key
 SINGLE = ("weights", "download")  # settings of no table
@@ -74,19 +77,13 @@ def nest(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
     return document
 
 
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
-    """ "; did you mean 'x'?", or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _what(item: ErrorDetails, source: str) -> str:
     """One line: key, value, origin and what is wrong."""
     key = shown(".".join(str(part) for part in item["loc"])) or "the spec"
     if item["type"] == "extra_forbidden":
         return f"{key} ({source}) is unknown{did_you_mean(str(item['loc'][-1]), _keys_beside(item))}"
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    near = _near_verdict(item["input"]) if key == "gate.fail_on" else ""
+    near = _near_verdict(item["input"]) if key == "gate.fail_on" else _near_choice(item)
     value = "" if isinstance(item["input"], Mapping) else f" = {quoted(item['input'])}"
     return f"{key}{value} ({source}): {message[:1].lower()}{shown(message[1:])}{near}"
 
@@ -95,6 +92,13 @@ def _near_verdict(value: Any) -> str:
     words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
     unknown = [word for word in words if isinstance(word, str) and word not in FAIL_ON]
     return did_you_mean(unknown[0], FAIL_ON) if unknown else ""
+
+
+def _near_choice(item: ErrorDetails) -> str:
+    """The nearest of a closed list of words."""
+    if item["type"] != "literal_error" or not isinstance(item["input"], str):
+        return ""
+    return did_you_mean(item["input"], re.findall(r"'([^']+)'", item.get("ctx", {}).get("expected", "")))
 
 
 def _todo(item: ErrorDetails, source: str) -> str:

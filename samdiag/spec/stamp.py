@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdiag.errors import CannotDecide, UsageError
-from samdiag.formats.content import look_at
-from samdiag.formats.safetensors_file import MAX_STAMP_CHARACTERS, STAMP_KEY, recognises
-from samdiag.formats.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, Header, read_header
-from samdiag.quoting import listed, shown
+from samdiag.errors import UsageError
+from samdiag.formats.safetensors_file import MAX_STAMP_CHARACTERS
+from samdiag.quoting import listed
 from samdiag.spec.artifact import JUDGE_DATA_KEYS, forbidden_names
 from samdiag.spec.parsing import flatten, nest, parse
 from samdiag.spec.schema import SamSpec
-from samdiag.whole_file import replacing
+from samdiag.spec.stamp_place import write_text
+from samdiag.types import Setting, Trust
 
 if TYPE_CHECKING:
     from samdiag.measure.settings import MeasureSettings
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 SOURCE = "stamp"
 PARTS = ("model", "data", "loss")
 NOT_A_STAMP = "your spec names code or files of your own; give it again as for the old checkpoint"
-ALIGNMENT = 8  # bytes; the safetensors format asks that the tensors begin at a multiple of 8
 
 
 def stamp(
@@ -42,18 +38,22 @@ def stamp(
     batch_size: int | None = None,
     nesterov: bool | None = None,
     micro_batch: int | None = None,
+    dampening: float | None = None,
+    weight_decay_in: str | None = None,
+    alpha: float | None = None,
+    eta_a: float | None = None,
 ) -> None:
-    """The .safetensors file at `path` says what model, data, loss and SAM settings it belongs to; nothing is returned.
+    """The safetensors checkpoint at `path` says what model, data, loss and SAM settings it belongs to; returns None.
 
     The file is replaced in one step; its tensors keep their bytes, its other metadata stays, an older stamp goes.
 
     Args:
-        path: a .safetensors file.
+        path: a .safetensors file, or a Hugging Face directory whose weights are one.
         model: a gallery name, or a table such as `{"gallery": "digits-mlp", "args": {"hidden": 64}}`.
         data: likewise.
         loss: a name such as "cross_entropy".
-        rho, variant, lr, momentum, weight_decay, batch_size, nesterov, micro_batch: of the run that wrote the
-            checkpoint, where known.
+        rho, variant, lr, momentum, weight_decay, batch_size, nesterov, micro_batch, dampening, weight_decay_in, alpha,
+            eta_a: of the run that wrote the checkpoint, where known; as in `samdiag.diagnose`.
 
     Raises:
         UsageError: a value is not allowed, names code of one's own, or the file is no .safetensors file.
@@ -61,15 +61,29 @@ def stamp(
     """
     sam = {"rho": rho, "variant": variant, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     sam |= {"batch_size": batch_size, "nesterov": nesterov, "micro_batch": micro_batch}
-    said = {"model": model, "data": data, "loss": loss}
-    document = nest(said | {f"sam.{key}": value for key, value in sam.items()}, SOURCE)
-    text = _checked(document)
-    content = look_at(Path(path))
-    if not recognises(content):
-        todo = "save the weights with safetensors.torch.save_file, or write the same keys into your samdiag.toml"
-        raise UsageError(f"{content.name} is not a .safetensors file: only those have room for a stamp", todo)
-    target = content.path.resolve()  # behind a symbolic link, the file itself is replaced
-    _rewrite(target, read_header(target), text)
+    sam |= {"dampening": dampening, "weight_decay_in": weight_decay_in, "alpha": alpha, "eta_a": eta_a}
+    said = {"model": model, "data": data, "loss": loss} | {f"sam.{key}": value for key, value in sam.items()}
+    write_text(path, checked(nest(said, SOURCE)))
+
+
+def document_of(settings: Mapping[str, Setting]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The stamp that the resolved settings of a user amount to, and what of them a stamp cannot say, one line each.
+
+    Raises:
+        UsageError: they name a problem function, which no stamp can.
+    """
+    if "problem" in settings:
+        what = f"problem ({settings['problem'].source}) is code of your own, which a stamp may not name"
+        raise UsageError(what, "give --model, --data and --loss from the catalog")
+    said: dict[str, Any] = {key: settings[key].value for key in PARTS}
+    notes = []
+    if isinstance(said["data"], Mapping):
+        dropped = [key for key in JUDGE_DATA_KEYS if key in said["data"]]
+        said["data"] = {key: value for key, value in said["data"].items() if key not in dropped}
+        notes = [f"data.{key} is left out: a stamp has no say in how it is judged" for key in dropped]
+    trusted = (Trust.PROJECT, Trust.CLI)
+    sam = {name: s.value for name, s in settings.items() if name.startswith("sam.") and s.trust in trusted}
+    return nest(said | sam, SOURCE), tuple(notes)
 
 
 def stamp_for(
@@ -97,12 +111,12 @@ def stamp_for(
     named = [key for key in SamSpec.model_fields if f"sam.{key}" in said]
     sam = {f"sam.{key}": getattr(settings, key) for key in dict.fromkeys([*named, *changed])}
     try:
-        return _checked(nest(parts | sam, SOURCE)), note
+        return checked(nest(parts | sam, SOURCE)), note
     except UsageError:
         return None, f"no stamp in the new file: {NOT_A_STAMP}"
 
 
-def _checked(document: dict[str, Any]) -> str:
+def checked(document: dict[str, Any]) -> str:
     """The stamp as JSON, or UsageError where a reader would refuse it."""
     forbidden = forbidden_names(document)
     if forbidden:
@@ -117,22 +131,3 @@ def _checked(document: dict[str, Any]) -> str:
     if len(text) > MAX_STAMP_CHARACTERS:
         raise UsageError(f"the stamp has {len(text)} characters, more than {MAX_STAMP_CHARACTERS}", "shorten its args")
     return text
-
-
-def _rewrite(path: Path, header: Header, text: str) -> None:
-    """The file with another header before the same data, put in place in one step."""
-    document = {**header.raw, "__metadata__": {**header.metadata, STAMP_KEY: text}}
-    encoded = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % ALIGNMENT)
-    if len(encoded) > MAX_HEADER_BYTES:
-        raise CannotDecide(f"{shown(path)} has no room for a stamp: its header is full", "use a samdiag.toml instead")
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        with replacing(path, mode=mode) as beside, open(beside, "wb") as new, path.open("rb") as old:
-            new.write(len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded)
-            old.seek(header.data_start)
-            shutil.copyfileobj(old, new, length=1 << 20)
-    except OSError as error:
-        raise CannotDecide(
-            f"{shown(path)} cannot be stamped: {error.strerror}", "check space and permissions"
-        ) from None

@@ -35,7 +35,14 @@ def refused(path: Path, kind: type[SamdiagError] = CannotDecide) -> SamdiagError
         ("grüße".encode() * 2000, "not a checkpoint: text", "torch.save"),
         (bytes(range(200, 256)) * 9, "unknown binary data", "torch.save"),
         (b"\x00", "unknown binary data", "torch.save"),
-        (b'{"weight_map": {"a": "b"}}', "not a checkpoint: text", "torch.save"),
+        (b'{"a": "b"}', "not a checkpoint: text", "torch.save"),
+        (b"tjgg\x03\x00\x00\x00", "ggml", "converted from"),
+        (b"ftrt\x00\x00\x00\x00\x01", "TensorRT", "exported from"),
+        (b"\x1c\x00\x00\x00ET12" + bytes(9), "ExecuTorch", "exported from"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(9), "TensorFlow Lite", "exported from"),
+        (b"BZh91AY&SY", "bzip2", "bunzip2"),
+        (b"7z\xbc\xaf\x27\x1c", "7z", "7z x"),
+        (bytes(257) + b"ustar\x0000", "tar archive", "tar xf"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS", "git lfs pull"),
         (b"GGUF\x03\x00\x00\x00", "GGUF", "converted from"),
         (b"\x89HDF\r\n\x1a\n" + bytes(9), "HDF5", "model.state_dict"),
@@ -70,14 +77,20 @@ def test_missing_file_lists_what_is_there(tmp_path: Path) -> None:
     assert "no folder" in refused(tmp_path / "nowhere" / "a.pt", UsageError).todo
 
 
-def test_folders_are_refused_by_kind(tmp_path: Path) -> None:
-    plain, deepspeed, distributed = (tmp_path / name for name in ("plain", "deep", "dcp"))
-    for folder, file in ((plain, "a.pt"), (deepspeed, "zero_to_fp32.py"), (distributed, ".metadata")):
-        folder.mkdir()
-        (folder / file).write_bytes(b"")
-    assert "a.pt" in refused(plain, UsageError).todo
-    assert "zero_to_fp32.py" in refused(deepspeed).todo
-    assert "dcp_to_torch" in refused(distributed).todo
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("flax_model.msgpack", "Flax"),
+        ("saved_model.pb", "TensorFlow"),
+        ("a.mlmodel", "Core ML"),
+        ("a.engine", "TensorRT"),
+        ("__0_0.distcp", "torch.distributed.checkpoint"),
+        (".metadata", "torch.distributed.checkpoint"),
+    ],
+)
+def test_refused_by_name_where_the_content_says_nothing(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x04\x95\x01" + bytes(9))
+    assert what in refused(tmp_path / name).what
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

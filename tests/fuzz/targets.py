@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import io
 import json
 import pickle
@@ -415,12 +414,42 @@ def saved_seeds() -> list[bytes]:
 
 def run_archive(data: bytes) -> None:
     """A NumPy archive of inputs and targets."""
-    from samdiag.spec.data import tensor_files  # type: ignore[import-not-found, unused-ignore]
+    from samdiag.spec.data.numpy_archive import read_archive
 
-    path = put("data/train.npz", data)
-    reader = getattr(tensor_files, "read_tensors", None)
-    if reader is not None:
-        reader(path)
+    read_archive(put("data/train.npz", data))
+
+
+def run_array(data: bytes) -> None:
+    """The bytes as the one array of an archive: its header is Python's literals."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("inputs.npy", data)
+    run_archive(file.getvalue())
+
+
+def array_seeds() -> list[bytes]:
+    found = []
+    for array in (np.zeros((2, 3), np.float32), np.zeros(3, ">i4"), np.zeros(2, [("a", "f4")]), np.array("x")):
+        file = io.BytesIO()
+        np.save(file, array)
+        found.append(file.getvalue())
+    return found
+
+
+def run_pattern(data: bytes) -> None:
+    """An adapter's configuration: what is accepted of its regular expressions matches in no time."""
+    import re
+
+    from samdiag.spec.models.lora_config import lora_arguments
+
+    text = data.decode("utf-8", "replace")
+    accepted = lora_arguments({"peft_type": "LORA", "target_modules": text})["target_modules"]
+    with _quiet():
+        re.fullmatch(accepted, "model.layers.10.self_attn.q_proj" + "a" * 60)
+
+
+def pattern_seeds() -> list[bytes]:
+    return [rb".*\.(q|k|v)_proj", rb"(a+)+$", rb"model\.layers\.\d+\.self_attn\.[qk]_proj", rb"(?:x{1,9}){2}", rb"[^.]*"]
 
 
 def archive_seeds() -> list[bytes]:
@@ -484,11 +513,6 @@ def written_seeds() -> list[bytes]:
     return [b'"""\nx = 1\n"""', b'{"a": [1, 2.5, true, "\\u0000"]}', b"# \r\n[gate]", b"1e400", b'{"": {"a b": null}}']
 
 
-def _has(module: str) -> bool:
-    """Whether a module is there: a reader that this version lacks is no target."""
-    return importlib.util.find_spec(module) is not None
-
-
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -507,6 +531,8 @@ TARGETS: dict[str, Target] = {
         Target(name="legacy", run=run_legacy, seeds=legacy_seeds),
         Target(name="saved", run=run_saved, seeds=saved_seeds, words=JSON_WORDS),
         Target(name="archive", run=run_archive, seeds=archive_seeds),
+        Target(name="array", run=run_array, seeds=array_seeds, words=(b"'descr': ", b"'shape': (", b"'<f4'", b"True")),
+        Target(name="pattern", run=run_pattern, seeds=pattern_seeds, words=(b".*", b"(?:", b"{2,}", b"[^", b"\\d+", b"|")),
         Target(name="quoting", run=run_quoting, seeds=quoting_seeds),
         Target(name="written-toml", run=run_written_toml, seeds=written_seeds),
     )

@@ -162,7 +162,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "a tensor in two shards": (
         lambda index: {"weight_map": {**index["weight_map"], "0.bias": SECOND}},
-        "lacks tensors",
+        "which the index places",
     ),
 }
 

@@ -169,7 +169,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "prefix before the archive": (_prefixed, "damaged"),
     "a zip inside a zip": (lambda: packed({"archive.pt": torch_bytes(state())}), "no data.pkl"),
     "a zip as the pickle": (lambda: packed({"archive/data.pkl": torch_bytes(state())}), "damaged"),
-    "an end of directory and nothing else": (lambda: b"PK\x03\x04" + packed({}), "damaged"),
+    "an end of directory and nothing else": (lambda: b"PK\x03\x04" + packed({}), "no data.pkl"),
     "weights that are compressed": (_packed_weights, "compressed"),
     "two pickles": (_two_pickles, "one name"),
     "a link as a tensor": (_link, "one name"),

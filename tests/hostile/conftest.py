@@ -11,9 +11,16 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.cli.conftest import PROBLEMS, clean_environment, clean_process, inspect, network, run, work
+from tests import torchvision_ops
 from tests.hostile.attack import Ground
 
 __all__ = ["clean_environment", "clean_process", "inspect", "run", "work"]  # fixtures, used by name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _catalogs() -> None:
+    """timm and transformers import, also where torchvision's compiled operators do not load."""
+    torchvision_ops.declare()
 
 
 @pytest.fixture

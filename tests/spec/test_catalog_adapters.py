@@ -106,7 +106,7 @@ def test_a_head_that_the_adapter_brings_may_be_missing_in_the_base(folder: Path,
     config = transformers.BertConfig(
         vocab_size=VOCABULARY, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
-    transformers.BertForMaskedLM(config).save_pretrained("base")
+    transformers.BertForPreTraining(config).save_pretrained("base")
     bare = transformers.BertForSequenceClassification(config)
     said = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS")
     trained = peft.get_peft_model(bare, said)
@@ -120,7 +120,11 @@ def test_a_head_that_the_adapter_brings_may_be_missing_in_the_base(folder: Path,
     built = build(resolved(checkpoint), checkpoint)
     names = [name for name, value in built.problem.model.named_parameters() if value.requires_grad]
     assert sorted(name for name in names if "classifier" in name)
-    weight = next(value for name, value in built.problem.model.named_parameters() if name.endswith("default.weight"))
+    weight = next(
+        value
+        for name, value in built.problem.model.named_parameters()
+        if "classifier" in name and name.endswith("default.weight")
+    )
     assert torch.equal(weight, bare.classifier.modules_to_save.default.weight)
     assert any("of the base that the model does not have: cls.predictions" in note for note in built.notes)
 

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def problem() -> Problem:
-    """Batches [speakers, 4 utterances, 160 frames, 40], told apart by the softmax form of GE2E."""
+    """Batches [speakers, 8 utterances, 80 frames, 40], told apart by the softmax form of GE2E."""
     spectrograms = torch.from_numpy(np.load(HERE / "voices.npz")["inputs"])
     return Problem(
         model=VoiceEncoder(),
