@@ -50,6 +50,7 @@ FORMATS: dict[str, str] = {
 # opened in this order: a FolderFormat, recognised by the names in the folder
 FOLDERS: dict[str, str] = {
     "torch-distributed": "samdiag.formats.distributed:FORMAT",
+    "fsdp": "samdiag.formats.fsdp_folder:FORMAT",
     "peft-adapter": "samdiag.formats.adapter:FORMAT",
     "huggingface": "samdiag.formats.huggingface:FORMAT",
 }

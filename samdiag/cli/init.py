@@ -14,7 +14,7 @@ import typer
 from samdiag.cli import flags
 from samdiag.cli.emitted import write_whole
 from samdiag.cli.streams import complain, reader_may_leave, say, steady_streams
-from samdiag.errors import EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
+from samdiag.errors import EXIT_OK, EXIT_UNDECIDED, CannotDecide, SamdiagError, UsageError
 
 if TYPE_CHECKING:
     from samdiag.guessing.proposal import Proposal
@@ -69,6 +69,14 @@ def init(
         except SamdiagError as error:
             complain(error)
             code = error.exit_code
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except Exception as error:  # under typer an escaped exception would exit 1, the code of a failed gate
+            from samdiag.pipeline import failure_of
+
+            failure = failure_of(error)
+            complain(CannotDecide(failure.what, failure.todo))
+            code = EXIT_UNDECIDED
     raise typer.Exit(code)
 
 

@@ -13,8 +13,10 @@ from samdiag.cli.streams import complain, reader_may_leave, say, steady_streams
 from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
 from samdiag.gates import worst
 
-NAMES = ("model", "data", "loss", "variant", "lr", "momentum", "nesterov", "dampening", "weight_decay")
-NAMES += ("weight_decay_in", "batch_size", "micro_batch", "alpha", "eta_a")
+NAMES = (
+    *("model", "data", "loss", "variant", "lr", "momentum", "nesterov", "dampening", "weight_decay"),
+    *("weight_decay_in", "batch_size", "micro_batch", "alpha", "eta_a"),
+)
 
 
 def stamp(

@@ -35,8 +35,13 @@ def open_folder(folder: Folder) -> Checkpoint:
         what = "an optimizer's state and no weights" if optimizer.names else "no tensors"
         raise CannotDecide(f"{folder.name} holds {what}", "name the folder of the model's weights")
 
-    def load(which: str) -> dict[str, Tensor]:
+    def read(which: str) -> dict[str, Tensor]:
         return _read(folder, layout, found[which], which)
+
+    before, ascent_notes = distributed_optimizer.before_ascent(layout, optimizer, lambda: read("raw"))
+
+    def load(which: str) -> dict[str, Tensor]:
+        return dict(before) if before is not None and which == "raw" else read(which)
 
     def load_velocity() -> Buffers | None:
         return distributed_optimizer.read_velocity(layout, optimizer)
@@ -48,7 +53,7 @@ def open_folder(folder: Folder) -> Checkpoint:
         format="torch-distributed",
         fingerprint=fingerprint({METADATA: metadata.fingerprint(), **files}),
         hints=optimizer.hints,
-        notes=(*optimizer.notes, *notes),
+        notes=(*optimizer.notes, *ascent_notes, *notes),
         adam=optimizer.adam,
         load=load,
         load_velocity=load_velocity,

@@ -12,6 +12,7 @@ from samdiag.errors import CannotDecide
 from samdiag.formats.content import Content, reading
 from samdiag.formats.distributed_metadata import SAVE_AGAIN, Layout, Piece, Place, StoredTensor
 from samdiag.formats.inert import safe_globals
+from samdiag.formats.pickle_bounds import Disproportionate, check_pickle
 from samdiag.formats.torch_zip import MAX_INFLATION
 from samdiag.quoting import quoted
 
@@ -89,6 +90,14 @@ def _check_stream(content: Content, data: bytes, name: str) -> None:
     inside = sum(entry.file_size for entry in entries)
     if len(entries) > MAX_STREAM_ENTRIES or inside > MAX_INFLATION * len(data):
         raise _damaged(content, f"the stream of {quoted(name)} unpacks to {inside} bytes from {len(data)}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in entries:
+                if entry.filename.endswith("data.pkl"):
+                    check_pickle(archive.read(entry))
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError) as error:
+        reason = str(error) if isinstance(error, Disproportionate) else "its archive is damaged"
+        raise _damaged(content, f"the stream of {quoted(name)}: {reason}") from None
 
 
 def _damaged(content: Content, reason: str) -> CannotDecide:

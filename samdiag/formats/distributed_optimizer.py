@@ -6,15 +6,18 @@ Settings lie under `optim.param_groups.0.lr`, or, flattened (`flatten_optimizer_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from samdiag.formats.checkpoint import Hint
 from samdiag.formats.distributed_metadata import Layout
+from samdiag.formats.state_dict import strip_prefixes
 from samdiag.quoting import listed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from samdiag.formats.momentum import Buffers
 
 GROUPS = "param_groups"
@@ -22,6 +25,7 @@ STATE = "state"
 READ = ("rho", "adaptive", "lr", "initial_lr", "momentum", "dampening", "weight_decay", "nesterov", "betas")
 MAX_GROUPS = 64  # read; of a flattened state, which has a group per parameter, the first ones
 MOMENTUM = "momentum_buffer"
+KEPT = ("old_p", "e_w", "old_g", "grad")  # what SAM and its kin keep of the weights before the ascent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,22 +64,59 @@ def read(layout: Layout) -> Optimizer:
 
 def read_velocity(layout: Layout, optimizer: Optimizer) -> Buffers | None:
     """The momentum buffers, by the names of their parameters; None where there are none."""
-    from samdiag.formats.distributed_data import read_tensors
     from samdiag.formats.momentum import Buffers
 
-    before = _dotted(optimizer.root, STATE) if optimizer.root is not None else None
-    names = {
-        name: name[len(before) : -len(MOMENTUM) - 1]
-        for name in layout.tensors
-        if before is not None and name.startswith(before) and name.endswith(f".{MOMENTUM}")
-    }
-    if not names:
+    found = read_state(layout, optimizer, (MOMENTUM,))
+    if not found:
         return None
-    tensors = read_tensors(layout, names)
-    if all(own.isdecimal() for own in names.values()):  # the optimizer's own numbers, in its order
-        ordered = sorted(names, key=lambda name: int(names[name]))
-        return Buffers(tensors=tuple(tensors[name] for name in ordered))
-    return Buffers(tensors=tuple(tensors[name] for name in names), names=tuple(names.values()))
+    ordered = _in_order(found)
+    named = not all(own.isdecimal() for own in ordered)
+    return Buffers(tensors=tuple(found[own][MOMENTUM] for own in ordered), names=tuple(ordered) if named else None)
+
+
+def read_state(layout: Layout, optimizer: Optimizer, keys: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
+    """Parameter → key → tensor of the optimizer's state; the parameters by name, or by number as text."""
+    from samdiag.formats.distributed_data import read_tensors
+
+    if optimizer.root is None:
+        return {}
+    before = _dotted(optimizer.root, STATE)
+    places = [
+        (name, *name.removeprefix(before).rpartition(".")[::2]) for name in layout.tensors if name.startswith(before)
+    ]
+    wanted = [(name, own, key) for name, own, key in places if key in keys]
+    tensors = read_tensors(layout, [name for name, _, _ in wanted]) if wanted else {}
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, own, key in wanted:
+        found.setdefault(own, {})[key] = tensors[name]
+    return found
+
+
+def before_ascent(
+    layout: Layout, optimizer: Optimizer, read_weights: Callable[[], dict[str, Tensor]]
+) -> tuple[dict[str, Tensor] | None, tuple[str, ...]]:
+    """The weights before SAM's ascent, and a note, where its state shows that the folder was saved after it.
+
+    None where the optimizer keeps nothing of SAM's: the weights are then as stored, and not read.
+    """
+    from samdiag.formats.perturbed import restore_old_weights
+    from samdiag.formats.state_dict import parameter_names
+
+    kept = strip_prefixes(read_state(layout, optimizer, KEPT))
+    if not kept:
+        return None, ()
+    weights = read_weights()
+    if all(own.isdecimal() for own in kept):
+        order = _in_order(kept)
+    else:  # one of the names of each parameter, tied ones together, in the order of the weights
+        groups = parameter_names(weights)
+        order = [next((name for name in group if name in kept), group[0]) for group in groups]
+    return restore_old_weights(weights, {STATE: kept, GROUPS: [{"params": order}]}, optimizer.hints)
+
+
+def _in_order(found: Mapping[str, object]) -> list[str]:
+    """The parameters in the order of the state; by number where they have numbers."""
+    return sorted(found, key=int) if all(own.isdecimal() for own in found) else list(found)
 
 
 def _dotted(root: str, key: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTH_TOLERANCE = 0.05  # relative; the ascent length is exact up to rounding, a whole step has a length of its own
+PIECE = 1 << 20  # values at a time: float64 copies of a whole model would double its memory
 MOVE = "e_w"
 BETWEEN = (
     "old_g",
@@ -112,11 +113,26 @@ def _is_ascent(pairs: Sequence[tuple[Tensor, Tensor]], hints: Mapping[str, Hint]
     adaptive = "sam.variant" in hints and hints["sam.variant"].value == "asam"
     squares, rounding = 0.0, 0.0
     for now, old in pairs:
-        start, move = old.double(), now.double() - old.double()
-        scale = start.abs() if adaptive else torch.ones_like(start)
-        moved = scale > 0  # an adaptive ascent leaves zero weights where they are
-        squares += float((move[moved] / scale[moved]).square().sum())
-        rounding += torch.finfo(now.dtype).eps ** 2 * float((start[moved] / scale[moved]).square().sum())
+        moved, rounded = _squared_move(now, old, adaptive=adaptive)
+        squares += moved
+        rounding += torch.finfo(now.dtype).eps ** 2 * rounded
     tolerance = LENGTH_TOLERANCE * rho.value + math.sqrt(rounding)
     distance = math.sqrt(squares)
     return abs(distance - rho.value) <= min(tolerance, 0.5 * rho.value)  # rounding as large as rho decides nothing
+
+
+def _squared_move(now: Tensor, old: Tensor, *, adaptive: bool) -> tuple[float, float]:
+    """‖now − old‖² and ‖old‖², of an adaptive ascent each divided by |old|, in float64 and in pieces."""
+    squares, whole = 0.0, 0.0
+    after, before = now.reshape(-1), old.reshape(-1)
+    for begin in range(0, after.numel(), PIECE):
+        start = before[begin : begin + PIECE].double()
+        move = after[begin : begin + PIECE].double() - start
+        if adaptive:
+            held = start != 0  # an adaptive ascent leaves zero weights where they are
+            squares += float((move[held] / start[held]).square().sum())
+            whole += int(held.sum())
+        else:
+            squares += float(move.square().sum())
+            whole += float(start.square().sum())
+    return squares, whole

@@ -146,6 +146,8 @@ def _only_other(name: str, saved: object) -> Mapping[str, Any]:
     found = {str(key): item for key, item in items if key not in EMA_KEYS and _looks_like_weights(item)}
     if len(found) > 1:
         raise _ambiguous(name, found)
+    if not found and isinstance(saved, Mapping) and {"state", "param_groups"} <= set(saved):
+        raise CannotDecide(f"{name} holds an optimizer state and no weights", "name the checkpoint that it belongs to")
     if not found:
         raise CannotDecide(f"{name} holds nothing that looks like weights: it is {_described(saved)}", SAVE_WEIGHTS)
     return next(iter(found.values()))

@@ -14,6 +14,7 @@ from samdiag.guessing.architectures import read_index
 from samdiag.guessing.fingerprints import COUNTER, RESIZED, Shapes, body_hash, name_hash
 from samdiag.guessing.hollow import hollow, shapes_of
 from samdiag.guessing.outline import Outline
+from samdiag.user_errors import summary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,7 +139,7 @@ def _confirm(entry: Entry, outline: Outline, build: Build) -> Match:
         except SamdiagError as error:
             return Match(library=entry.library, name=entry.name, args=args, reason=error.what)
         except Exception as error:  # a library's constructor may raise anything
-            return Match(library=entry.library, name=entry.name, args=args, reason=type(error).__name__)
+            return Match(library=entry.library, name=entry.name, args=args, reason=summary(error))
         wanted = _plain(outline.shapes)
         if made == wanted:
             return Match(library=entry.library, name=entry.name, args=args, confirmed=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import SamdiagError
-from samdiag.guessing.outline import Outline, fits
+from samdiag.guessing.outline import Outline, fits, times
 from samdiag.quoting import listed, shown
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class DataGuess:
         exact: whether it also has as many classes as the checkpoint.
         possible: whether what does not agree are only shapes that a network of one's own may change itself.
         loss: the loss that its targets ask for; None where they leave it open.
+        other_loss: one that takes the same targets.
+        targets: what they look like.
     """
 
     value: Mapping[str, Any]
@@ -45,6 +47,8 @@ class DataGuess:
     exact: bool = False
     possible: bool = False
     loss: str | None = None
+    other_loss: str | None = None
+    targets: str = ""
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -130,11 +134,20 @@ def _pair(value: Mapping[str, Any], inputs: Tensor, targets: Tensor, outline: Ou
     shapes = outline.input_shapes
     flat = math.prod(sample)
     if shapes and not any(fits(sample, shape) for shape in shapes) and (flat,) not in shapes:
-        odd.append(f"a sample is {_times(sample)}, and the first layer takes {_times(shapes[0])}")
+        odd.append(f"a sample is {times(sample)}, and the first layer takes {times(shapes[0])}")
     reasons = [*wrong, *odd]
-    described = f"{len(inputs)} samples of {_times(sample)}, targets {_times(targets.shape[1:]) or 'one number'}"
+    described = f"{len(inputs)} samples of {times(sample)}, targets {times(targets.shape[1:]) or 'one number'}"
     why = f"{described}: {'; '.join(reasons)}" if reasons else f"{described}, as the first and last layer ask"
-    return DataGuess(value=value, why=why, fits=not reasons, exact=exact, possible=not wrong, loss=loss)
+    return DataGuess(
+        value=value,
+        why=why,
+        fits=not reasons,
+        exact=exact,
+        possible=not wrong,
+        loss=loss,
+        other_loss={"mse": "bce_with_logits", "bce_with_logits": "mse"}.get(loss or ""),
+        targets=_range(targets),
+    )
 
 
 def _targets(targets: Tensor, outputs: int | None) -> tuple[str | None, bool, list[str], list[str]]:
@@ -143,8 +156,8 @@ def _targets(targets: Tensor, outputs: int | None) -> tuple[str | None, bool, li
         return None, False, ["no targets"], []
     if targets.is_floating_point():
         width = math.prod(targets.shape[1:])
-        binary = bool(((targets == 0) | (targets == 1)).all())
-        loss = "bce_with_logits" if binary else "mse"
+        probable = bool(((targets >= 0) & (targets <= 1)).all()) and bool((targets == 0).any() or width > 1)
+        loss = "bce_with_logits" if probable else "mse"
         reason = "" if outputs is None or width == outputs else f"{width} targets a sample and {outputs} outputs"
         return loss, not reason, [], [reason] if reason else []
     low, high = int(targets.min()), int(targets.max())
@@ -153,6 +166,13 @@ def _targets(targets: Tensor, outputs: int | None) -> tuple[str | None, bool, li
     if outputs is not None and high >= outputs:
         return "cross_entropy", False, [f"targets reach {high}, and there are {outputs} outputs"], []
     return "cross_entropy", outputs == high + 1, [], []
+
+
+def _range(targets: Tensor) -> str:
+    if targets.numel() == 0:
+        return "none"
+    kind = "numbers" if targets.is_floating_point() else "whole numbers"
+    return f"{kind} from {targets.min().item():g} to {targets.max().item():g}"
 
 
 def _columns(value: Mapping[str, Any], tensors: Mapping[str, Tensor], outline: Outline) -> DataGuess:
@@ -165,10 +185,5 @@ def _columns(value: Mapping[str, Any], tensors: Mapping[str, Tensor], outline: O
         reasons.append(f"input_ids reach {int(words.max())}, and there are {outline.vocabulary} words")
     described = f"{len(words)} rows with the columns {listed(tensors)}"
     why = f"{described}: {'; '.join(reasons)}" if reasons else f"{described}, within the vocabulary"
-    return DataGuess(
-        value=value, why=shown(why), fits=not reasons, loss="model" if "labels" in tensors else "causal_lm"
-    )
-
-
-def _times(shape: Any) -> str:
-    return "×".join("any" if size == -1 else str(size) for size in shape)
+    loss = "model" if "labels" in tensors else "causal_lm"
+    return DataGuess(value=value, why=shown(why), fits=not reasons, loss=loss, targets="its labels, or the next words")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import UsageError
 from samdiag.formats import Checkpoint
-from samdiag.guessing import parts
+from samdiag.guessing import folders, parts
 from samdiag.guessing.catalogs import Build
-from samdiag.guessing.data_files import files_below, tensor_files
-from samdiag.guessing.outline import Outline
+from samdiag.guessing.data_files import DataGuess, files_below, tensor_files
+from samdiag.guessing.outline import Outline, times
 from samdiag.guessing.packages import Package
 from samdiag.guessing.parts import Evidence
 from samdiag.guessing.proposal import RHO, Part, Proposal
@@ -58,6 +58,7 @@ def propose(
         known=known,
         own=read_folder(folder),
         packages=[source for package in packages for source in package.sources],
+        config=checkpoint.config,
         stem=checkpoint.path.stem,
         folder=folder,
         checkpoint=checkpoint.path,
@@ -100,9 +101,23 @@ def _parts(evidence: Evidence) -> tuple[Part, ...]:
     if whole is not None:
         return (whole,)
     model = parts.model(evidence)
-    guesses = tensor_files(evidence.files, evidence.folder, evidence.outline, evidence.checkpoint)
+    guesses = _data_guesses(evidence, model)
     data = parts.data(evidence, model, guesses)
     return model, data, parts.loss(evidence, model, data, guesses)
+
+
+def _data_guesses(evidence: Evidence, model: Part) -> list[DataGuess]:
+    """What lies in the working folder and may be the data; what fits first, in the order of the kinds."""
+    value = model.chosen.value if model.chosen is not None and isinstance(model.chosen.value, Mapping) else {}
+    side = (value.get("args") or {}).get("img_size")
+    found = [
+        *tensor_files(evidence.files, evidence.folder, evidence.outline, evidence.checkpoint),
+        *folders.texts(evidence.files, evidence.folder, evidence.checkpoint, value),
+    ]
+    if "transformers" not in value:
+        found += folders.torchvision_sets(evidence.files, evidence.folder, evidence.outline)
+        found += folders.image_folders(evidence.files, evidence.folder, evidence.outline, side)
+    return sorted(found, key=lambda guess: not guess.fits)
 
 
 def _beside(checkpoint: Checkpoint, folder: Path, chosen: tuple[Part, ...]) -> Iterator[str]:
@@ -149,9 +164,7 @@ def _described(checkpoint: Checkpoint, outline: Outline) -> Iterator[str]:
     if outline.vocabulary is not None:
         yield f"{outline.vocabulary} words or tokens in its embedding"
     if outline.input_shapes:
-        several = " or ".join(
-            "×".join("any" if size == -1 else str(size) for size in shape) for shape in outline.input_shapes
-        )
+        several = " or ".join(map(times, outline.input_shapes))
         yield f"a sample of its input is {several} ({outline.first} comes first)"
     if outline.num_outputs is not None:
         yield f"{outline.num_outputs} outputs ({outline.head})"

@@ -11,7 +11,8 @@ from samdiag.guessing.fingerprints import COUNTER, Shapes
 
 HEADS = ("fc", "head", "heads", "classifier", "out", "output", "logits", "score", "linear", "last_linear", "fc_out")
 IMAGE_SIDES = {1: (28, 32, 8, 64), 3: (32, 28, 64, 224)}  # of the usual data sets, the most frequent first
-VOCABULARY = re.compile(r"(^|\.)(wte|embed\w*|tok\w*|word_embeddings|\w*_?emb)\.weight$")
+EMBEDDING = re.compile(r"(^|\.)(wte|wpe|tok|\w*emb|\w*embed\w*)\.weight$")
+POSITIONS = re.compile(r"pos|wpe|type|segment")  # embeddings of something else than words
 COLOURS = (3, 1, 4)  # channels of an image: colour, grey, with transparency
 
 
@@ -38,13 +39,13 @@ class Outline:
     def weights(self) -> dict[str, tuple[int, ...]]:
         """The matrices and kernels of layers, in natural order of their names; no embeddings."""
         found = {name: shape for name, shape in self.shapes.items() if name.endswith(".weight") and len(shape) >= 2}
-        return {name: found[name] for name in sorted(found, key=natural) if not VOCABULARY.search(name)}
+        return {name: found[name] for name in sorted(found, key=natural) if not EMBEDDING.search(name)}
 
     @property
     def vocabulary(self) -> int | None:
         """Rows of the largest embedding of words; None where there is none."""
-        sizes = [shape[0] for name, shape in self.shapes.items() if VOCABULARY.search(name) and len(shape) == 2]
-        return max(sizes, default=None)
+        tables = [name for name in self.shapes if EMBEDDING.search(name) and not POSITIONS.search(name)]
+        return max((self.shapes[name][0] for name in tables if len(self.shapes[name]) == 2), default=None)
 
     @property
     def head(self) -> str | None:
@@ -67,7 +68,9 @@ class Outline:
         kernels = [name for name, shape in self.weights.items() if len(shape) >= 3]
         images = [name for name in kernels if self.shapes[name][1] in COLOURS and not self._is_depthwise(name)]
         if images:
-            return images[0].rpartition(".")[0]
+            colours = {self.shapes[name][1] for name in images}
+            channels = next(number for number in COLOURS if number in colours)
+            return next(name for name in images if self.shapes[name][1] == channels).rpartition(".")[0]
         made = {shape[0] for shape in self.weights.values()}
         unmade = [name for name, shape in self.weights.items() if shape[1] not in made]
         chosen = unmade or list(self.weights)
@@ -135,3 +138,8 @@ def fits(sample: Iterable[int], wanted: Iterable[int]) -> bool:
     """Whether a sample of this shape can be an input of the wanted one, where -1 is any size."""
     given, asked = tuple(sample), tuple(wanted)
     return len(given) == len(asked) and all(size in {-1, other} for other, size in zip(given, asked, strict=True))
+
+
+def times(shape: Iterable[int]) -> str:
+    """`3×any×any` for (3, -1, -1)."""
+    return "×".join("any" if size == -1 else str(size) for size in shape)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samdiag.guessing import catalogs, own_code
+from samdiag.guessing import catalogs, configured, own_code
 from samdiag.guessing.catalogs import Build, Match
 from samdiag.guessing.data_files import DataGuess
-from samdiag.guessing.outline import Outline
+from samdiag.guessing.outline import Outline, times
 from samdiag.guessing.own_code import Named
 from samdiag.guessing.proposal import Candidate, Part
 from samdiag.guessing.sources import Source
@@ -20,6 +20,7 @@ from samdiag.types import Setting
 
 SAID = "said on the command line"
 GALLERY_DATA = {"digits-mlp": "digits", "tanh-network": "tanh-network"}
+NO_CLASSIFIERS = ("rcnn", "retinanet", "fcos", "ssd", "fcn_", "deeplab", "lraspp", "raft")
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the class names of transformers' language models
 EXAMPLES = {"problem": "train.py:problem", "model": "train.py:model", "data": "train.py:data", "loss": "cross_entropy"}
 
@@ -33,6 +34,7 @@ class Evidence:
         known: what the checkpoint itself says.
         own: the working folder's source files.
         packages: source files of what --search named.
+        config: the checkpoint's config.json.
         stem: of the checkpoint's file name.
         folder: the working folder.
         files: what lies in it.
@@ -44,6 +46,7 @@ class Evidence:
     known: Mapping[str, Setting]
     own: list[Source]
     packages: list[Source]
+    config: Mapping[str, Any] | None
     stem: str
     folder: Path
     checkpoint: Path
@@ -67,12 +70,12 @@ def model(evidence: Evidence) -> Part:
     """The model: as said, as the checkpoint's configuration says, or the one whose tensors these are."""
     if "model" in evidence.said:
         return Part(name="model", chosen=Candidate(value=evidence.said["model"], why=SAID))
-    found = [*_known("model", evidence)]
+    found = [_compared(candidate, evidence) for candidate in (*_known("model", evidence), *_unsaid_class(evidence))]
     searched = own_code.networks(evidence.packages, evidence.outline, evidence.stem)
     own = own_code.networks(evidence.own, evidence.outline, evidence.stem)
     found += _network_candidates(searched)
     matches = catalogs.find_gallery(evidence.outline) or catalogs.find(evidence.outline, evidence.build)
-    found += [_match_candidate(match) for match in matches if match.confirmed]
+    found += _confirmed(matches)
     found += _network_candidates(own)
     found += [_match_candidate(match) for match in matches if not match.confirmed]
     others = [*found[1:], *_unfinished([*searched, *own])]
@@ -121,7 +124,8 @@ def loss(evidence: Evidence, chosen: Part, data_part: Part, guesses: list[DataGu
     if isinstance(value, Mapping) and "transformers" in value:
         found = [*_of_transformers(str(value["transformers"]), guess), *found]
     elif guess is not None and guess.loss is not None:
-        found.append(Candidate(value=guess.loss, why=f"the targets of the data ask for it ({guess.why})"))
+        found.append(Candidate(value=guess.loss, why=f"the targets of the data: {guess.targets}"))
+        found += [Candidate(value=guess.other_loss, why="it takes the same targets")] if guess.other_loss else []
     if isinstance(value, Mapping) and value.get("gallery") in GALLERY_DATA:
         found.append(
             Candidate(value="cross_entropy" if value["gallery"] == "digits-mlp" else "mse", why="of the gallery")
@@ -130,6 +134,8 @@ def loss(evidence: Evidence, chosen: Part, data_part: Part, guesses: list[DataGu
         Candidate(value=named.reference, why=f"{named.source.reference} defines it")
         for named in own_code.losses(evidence.own)
     ]
+    if isinstance(value, Mapping) and _is_classifier(value):
+        found.append(Candidate(value="cross_entropy", why="what a classifier is usually trained with"))
     called = own_code.losses_called(evidence.own)
     found += [Candidate(value=name, why="the working folder's code calls it") for name in called]
     if found:
@@ -144,6 +150,28 @@ def _distinct(chosen: Candidate, others: list[Candidate]) -> tuple[Candidate, ..
         if all(short(other.value) != short(item.value) for item in (chosen, *kept)):
             kept.append(other)
     return tuple(kept)
+
+
+def _unsaid_class(evidence: Evidence) -> Iterable[Candidate]:
+    """The class of transformers for a config.json that names none."""
+    if evidence.config is None or "model" in evidence.known:
+        return
+    name = configured.find_class(evidence.config, evidence.outline)
+    if name is not None:
+        yield Candidate(
+            value={"transformers": name}, why="config.json names no class; the tensors have this one's head"
+        )
+
+
+def _compared(candidate: Candidate, evidence: Evidence) -> Candidate:
+    """A model of transformers after a look whether it has the checkpoint's tensors; another as it is."""
+    value = candidate.value
+    name = value.get("transformers") if isinstance(value, Mapping) else None
+    if not isinstance(name, str):
+        return candidate
+    fit = configured.compare(name, evidence.outline, evidence.build)
+    args = {**(value.get("args") or {}), **fit.args}
+    return Candidate(value={"transformers": name, "args": args}, why=f"{candidate.why}; {fit.why}")
 
 
 def file_of(value: Any) -> str:
@@ -189,13 +217,30 @@ def _unfinished(found: list[Named]) -> list[Candidate]:
     ]
 
 
+def _confirmed(matches: list[Match]) -> list[Candidate]:
+    """The models that were built and have every tensor; where there are several, the weights do not tell which."""
+    names = [match.name for match in matches if match.confirmed]
+    why = "every tensor's name and shape is that of this model"
+    if len(names) > 1:
+        why += f", and of {listed(names[1:], 2)}: the weights do not tell which of them it was"
+    return [
+        Candidate(value=match.value, why=why if match.name == names[0] else "has the same tensors")
+        for match in matches
+        if match.confirmed
+    ]
+
+
 def _match_candidate(match: Match) -> Candidate:
-    if match.confirmed:
-        return Candidate(value=match.value, why="every tensor's name and shape is that of this model")
     return Candidate(
         value=match.value,
         why=f"the tensors' names are those of this model, which could not be built here: {match.reason}",
     )
+
+
+def _is_classifier(value: Mapping[str, Any]) -> bool:
+    """Whether it is a model of timm or torchvision with classes, and none that finds objects or outlines."""
+    name = str(next((value[library] for library in catalogs.LIBRARIES if library in value), ""))
+    return "num_classes" in (value.get("args") or {}) and not any(word in name for word in NO_CLASSIFIERS)
 
 
 def _of_transformers(name: str, guess: DataGuess | None) -> Iterable[Candidate]:
@@ -213,8 +258,8 @@ def _why_no_model(evidence: Evidence) -> str:
 
 
 def _why_no_data(evidence: Evidence) -> str:
-    shapes = evidence.outline.input_shapes
-    sample = "×".join("any" if size == -1 else str(size) for size in shapes[0]) if shapes else ""
-    wanted = f" with samples of {sample}" if sample else ""
-    wanted += f" and {evidence.outline.num_outputs} classes or outputs" if evidence.outline.num_outputs else ""
-    return f"nothing in the working folder is data{wanted}"
+    shapes, outputs = evidence.outline.input_shapes, evidence.outline.num_outputs
+    wanted = [f"samples of {times(shapes[0])}"] if shapes else []
+    wanted += [f"{evidence.outline.vocabulary} words"] if evidence.outline.vocabulary is not None else []
+    wanted += [f"{outputs} classes or outputs"] if outputs is not None else []
+    return f"nothing that fits was found in the working folder{': ' * bool(wanted)}{' and '.join(wanted)}"

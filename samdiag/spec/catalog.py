@@ -9,6 +9,7 @@ from samdiag import registry
 from samdiag.errors import UsageError
 from samdiag.quoting import quoted, shown
 from samdiag.spec.parsing import did_you_mean
+from samdiag.spec.proportion import in_proportion
 from samdiag.spec.requests import Data, DataRequest, Model, ModelRequest
 from samdiag.spec.user_code import call
 
@@ -17,10 +18,12 @@ def build_model(request: ModelRequest) -> Model:
     """The model of a closed library.
 
     Raises:
-        UsageError: the library has no such model, is not installed, or refuses the arguments.
+        UsageError: the library has no such model, is not installed, or refuses the arguments; or the model is out of
+            all proportion to the checkpoint.
     """
     build: Callable[[ModelRequest], Model] = registry.load(registry.MODEL_LIBRARIES[request.library])
-    return build(request)
+    with in_proportion(request.checkpoint, f"model ({request.library} {shown(request.name)})"):
+        return build(request)
 
 
 def build_data(request: DataRequest) -> Data:

@@ -26,9 +26,9 @@ def _adapted(**config: Any) -> Any:
 
 def _saved(**options: Any) -> Callable[[Path], Made]:
     def make(folder: Path) -> Made:
+        adapted = _adapted()
         from peft import get_peft_model_state_dict
 
-        adapted = _adapted()
         adapted.save_pretrained(folder, **options)
         return Made(path=folder, weights=kept(get_peft_model_state_dict(adapted)))
 

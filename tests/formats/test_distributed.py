@@ -129,6 +129,20 @@ def test_averaged_weights_on_request(tmp_path: Path) -> None:
         save(tmp_path / "raw", {"model": {"w": W}}).weights("ema")
 
 
+@pytest.mark.parametrize("between", [True, False])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_folder_saved_between_the_two_steps_of_sam(tmp_path: Path, between: bool, numbered: bool) -> None:
+    start = {"b": W, "a": torch.ones(3)}
+    move = {"b": torch.zeros(4, 3), "a": torch.tensor([0.0, 0.3, 0.4])}  # of length 0.5
+    now = {name: value + move[name] * (1 if between else 7) for name, value in start.items()}
+    state = {str(i) if numbered else name: {"old_p": old} for i, (name, old) in enumerate(start.items())}
+    groups = [{"lr": 0.1, "rho": 0.5, "params": list(state)}]
+    checkpoint = save(tmp_path, {"model": now, "optim": {"state": state, "param_groups": groups}})
+    weights = checkpoint.weights()
+    assert all(torch.equal(weights[name], (start if between else now)[name]) for name in start)
+    assert any("between the two SAM steps" in note for note in checkpoint.notes) == between
+
+
 def test_the_header_alone_says_what_tensors_there_are(tmp_path: Path) -> None:
     save(tmp_path, {"model": {"w": W.bfloat16(), "n": torch.tensor(1)}})
     code = f"import sys; from samdiag.formats import open_checkpoint; c = open_checkpoint({str(tmp_path)!r})"
@@ -330,3 +344,23 @@ def test_the_fingerprint_is_of_metadata_and_data(tmp_path: Path) -> None:
         for value in (W, W, W + 1)
     }
     assert len(found) == 2
+
+
+def test_the_folders_that_accelerate_writes_for_fsdp(tmp_path: Path, trained: tuple[nn.Module, dict[str, Any]]) -> None:
+    network, optimizer = trained
+    save(tmp_path / "pytorch_model_fsdp_0", {"model": network.state_dict()})
+    with pytest.raises(CannotDecide, match="no weights"):
+        save(tmp_path / "optimizer_0", {"optimizer": optimizer})
+    (tmp_path / "trainer_state.json").write_text('{"train_batch_size": 8}')
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.format == "torch-distributed"
+    assert checkpoint.path == tmp_path
+    assert checkpoint.weights().keys() == network.state_dict().keys()
+    assert checkpoint.hints["sam.rho"].value == 0.07
+    assert checkpoint.hints["sam.batch_size"].value == 8
+    velocity = checkpoint.velocity()
+    assert velocity is not None
+    assert len(velocity.tensors) == 6
+    (tmp_path / "pytorch_model_fsdp_1").mkdir()
+    with pytest.raises(UsageError, match="several models"):
+        open_checkpoint(tmp_path)

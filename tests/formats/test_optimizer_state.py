@@ -176,3 +176,47 @@ def test_without_rho_nothing_is_claimed(save) -> None:
     checkpoint = open_checkpoint(save({"model": {"w": torch.ones(2)}, "optimizer": state}))
     assert checkpoint.notes == ()
     assert torch.equal(checkpoint.weights()["w"], torch.ones(2))
+
+
+def test_a_kept_move_is_taken_off_where_the_state_says_so(save) -> None:
+    before, move, buffer = torch.randn(3, 2), torch.randn(3, 2), torch.randn(2)
+    weights = {"w": before + move, "running_mean": buffer}
+    group = {"params": [0], "lr": 0.1}
+    between = {"state": {0: {"e_w": move, "old_g": torch.zeros(3, 2)}}, "param_groups": [group]}
+    found = open_checkpoint(save({"model": weights, "optimizer": between}))
+    assert torch.equal(found.weights()["w"], (before + move) - move)
+    assert torch.equal(found.weights()["running_mean"], buffer)
+    assert any("e_w" in note and "between the two SAM steps" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "note"),
+    [
+        ({"e_w": torch.ones(3, 2)}, "does not say whether"),  # a class that leaves it there after a whole step
+        ({"e_w": torch.ones(2, 3), "grad": torch.ones(2, 3)}, "does not fit the weights"),
+    ],
+)
+def test_a_kept_move_that_decides_nothing(save, entry: dict[str, Tensor], note: str) -> None:
+    weights = {"w": torch.randn(3, 2)}
+    state = {"state": {0: entry}, "param_groups": [{"params": [0], "lr": 0.1}]}
+    found = open_checkpoint(save({"model": weights, "optimizer": state}))
+    assert torch.equal(found.weights()["w"], weights["w"])
+    assert any(note in line for line in found.notes)
+
+
+def test_momentum_buffers_of_a_wrapped_optimizer(save) -> None:
+    buffer = torch.randn(3, 2)
+    group = {"params": [0], "lr": 0.1, "rho": 0.25}
+    base = {"state": {0: {"momentum_buffer": buffer}}, "param_groups": [group]}
+    state = {"state": {0: {"sharpness": torch.ones(3, 2)}}, "param_groups": [group], "base_optimizer": base}
+    found = open_checkpoint(save({"model": {"w": torch.randn(3, 2)}, "optimizer": state}))
+    assert torch.equal(found.velocity().tensors[0], buffer)
+    assert any("WSAM" in note for note in found.notes)
+    assert not any("several optimizers" in note for note in found.notes)
+
+
+def test_gsam_says_that_it_holds_no_rho(save) -> None:
+    state = {"state": {0: {"old_g": torch.ones(2)}}, "param_groups": [{"params": [0], "lr": 0.1}]}
+    found = open_checkpoint(save({"model": {"w": torch.randn(2)}, "optimizer": state}))
+    assert found.hints["sam.variant"].value == "gsam"
+    assert any("--rho" in note for note in found.notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -83,3 +85,32 @@ def test_two_models_are_ambiguous(keys: tuple[str, str]) -> None:
 def test_two_averages_are_ambiguous() -> None:
     with pytest.raises(CannotDecide, match="several models"):
         find_weights("a.pt", {"model_ema": {"w": torch.ones(2)}, "ema": {"w": torch.ones(2)}}, "ema")
+
+
+def test_averages_without_names_are_matched_by_order(network: nn.Module) -> None:
+    raw = network.state_dict()
+    shadow = [torch.full_like(p, float(index)) for index, p in enumerate(network.parameters())]
+    found = find_weights("a.pt", {"model": raw, "ema": {"decay": 0.9, "shadow_params": shadow}}, "ema")
+    for index, (name, _) in enumerate(network.named_parameters()):
+        assert bool((found[name] == index).all())
+    assert torch.equal(found["1.running_mean"], raw["1.running_mean"])
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "shape", "kind"])
+def test_averages_that_do_not_fit_are_refused(network: nn.Module, change: str) -> None:
+    shadow: list[Any] = [p.detach() for p in network.parameters()]
+    shadow = {
+        "fewer": shadow[:-1],
+        "more": [*shadow, torch.zeros(2)],
+        "shape": [shadow[1], shadow[0], *shadow[2:]],
+        "kind": [None, *shadow[1:]],
+    }[change]
+    with pytest.raises(CannotDecide, match="number and shape") as caught:
+        find_weights("a.pt", {"model": network.state_dict(), "ema": {"shadow_params": shadow}}, "ema")
+    assert "copy_to" in caught.value.todo
+
+
+def test_an_optimizer_state_alone_is_called_that(network: nn.Module) -> None:
+    state = torch.optim.SGD(network.parameters(), lr=0.1).state_dict()
+    with pytest.raises(CannotDecide, match="an optimizer state and no weights"):
+        find_weights("optimizer.pt", state, "raw")

@@ -96,12 +96,12 @@ LOADS: dict[str, tuple[Document, str]] = {
         "is refused",
     ),
     "timm of no such name": (_beside(lambda *_: {"model": {"timm": "__import__('os')"}}), "no model"),
-    "transformers pipeline": (
-        _beside(lambda *_: {"model": {"transformers": "pipeline", "args": {"model_type": "bert"}}}),
+    "transformers function": (
+        _beside(lambda *_: {"model": {"transformers": "set_seed", "args": {"model_type": "bert"}}}),
         "no model class",
     ),
-    "transformers Trainer": (
-        _beside(lambda *_: {"model": {"transformers": "Trainer", "args": {"model_type": "bert"}}}),
+    "transformers configuration": (
+        _beside(lambda *_: {"model": {"transformers": "BertConfig", "args": {"model_type": "bert"}}}),
         "no model class",
     ),
     "transformers AutoModel": (
@@ -167,13 +167,23 @@ LOADS: dict[str, tuple[Document, str]] = {
         _beside(lambda *_: {"model": {"gallery": "digits-mlp", "args": {"hidden": -3}}}),
         "",
     ),
-    "a network of 10^13 weights": (
-        _beside(lambda *_: {"model": {"gallery": "digits-mlp", "args": {"hidden": 10**11}}}),
-        "",
+    "a gallery network of ten gigabytes": (
+        _beside(lambda *_: {"model": {"gallery": "digits-mlp", "args": {"hidden": 4 * 10**7}}}),
+        "cannot have hidden",
+    ),
+    "a network of 10^12 classes": (
+        _beside(lambda *_: {"model": {"timm": "resnet18", "args": {"num_classes": 10**12}}}),
+        "far larger than",
     ),
     "a network of ten gigabytes": (
-        _beside(lambda *_: {"model": {"gallery": "digits-mlp", "args": {"hidden": 4 * 10**7}}}),
-        "",
+        _beside(lambda *_: {"model": {"timm": "resnet18", "args": {"num_classes": 5 * 10**6}}}),
+        "far larger than",
+    ),
+    "a network of a terabyte, by its configuration": (
+        _beside(
+            lambda *_: {"model": {"transformers": "BertModel", "args": {"model_type": "bert", "vocab_size": 10**9}}}
+        ),
+        "far larger than",
     ),
     "torchvision data of a function": (_beside(lambda *_: {"data": {"torchvision": "utils"}}), ""),
     "datasets of the hub": (_beside(lambda *_: {"data": {"datasets": "evil/data"}}), ""),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from samdiag.curvature.batches import count_samples, move
+from samdiag.curvature.batches import count_samples, join, move
 from samdiag.pipeline import diagnose
 from samdiag.types import Problem
 
@@ -32,13 +32,15 @@ class Bound(nn.Module):
 def dense_hessian(problem: Problem) -> Tensor:
     """Over the trainable parameters, of the mean over all samples, in float64."""
     model = problem.model.double().eval()
-    batches = [move(batch, torch.device("cpu"), torch.float64) for batch in problem.batches]
-    counts = [count_samples(batch) for batch in batches]
+    moved = [move(batch, torch.device("cpu"), torch.float64) for batch in problem.batches]
+    pieces = [(batch, count_samples(batch)) for batch in moved]
+    joined = join(pieces)  # one batch is as good as many, where they fit together, and faster
+    pieces = pieces if joined is None else [joined]
+    total = sum(count for _, count in pieces)
 
     def of(point: Tensor) -> Tensor:
         bound = Bound(model, point)
-        losses = [count * problem.loss(bound, batch) for batch, count in zip(batches, counts, strict=True)]
-        return torch.stack(losses).sum() / sum(counts)
+        return torch.stack([count / total * problem.loss(bound, batch) for batch, count in pieces]).sum()
 
     point = torch.cat([value.detach().flatten() for value in model.parameters() if value.requires_grad])
     with sdpa_kernel(SDPBackend.MATH):

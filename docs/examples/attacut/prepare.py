@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-NUM_TEXTS, LENGTH = 512, 64
+NUM_TEXTS, LENGTH = 128, 64
 MOST_FREQUENT = 5000  # of the words; the others are names and slips
 
 
 def prepare(folder: Path, sources: dict[str, Path]) -> None:
-    """Writes words.npz: inputs int64 [512, 64], targets float32 [512, 64], 1 where a word begins."""
+    """Writes words.npz: inputs int64 [128, 64], targets float32 [128, 64], 1 where a word begins."""
     number = json.loads(sources["characters.json"].read_text(encoding="utf-8"))
     words, weights = frequent_words(sources["tnc_freq.txt"], number)
     random = np.random.default_rng(0)

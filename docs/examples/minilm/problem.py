@@ -13,13 +13,15 @@ from samdiag import Problem
 
 HERE = Path(__file__).parent
 SCALE = 20.0  # of the cosines in the loss, as in training
-BATCH = 64  # pairs: each word is told apart from so many definitions
+BATCH = 32  # pairs: each word is told apart from so many definitions
 
 
 def problem() -> Problem:
-    """BertModel with the folder's configuration, contrastive loss, 256 pairs in batches of 64."""
+    """BertModel with the folder's configuration, contrastive loss, 128 pairs in batches of 32."""
     config = json.loads((HERE / "model" / "config.json").read_text(encoding="utf-8"))
     model = BertModel(BertConfig(**config, attn_implementation="eager")).eval()
+    places = model.embeddings.position_ids  # 0, 1, 2, …: in the file, and no longer saved by today's transformers
+    model.embeddings.register_buffer("position_ids", places, persistent=True)
     pairs = load_file(HERE / "pairs.safetensors")
     batches = list(zip(pairs["word_ids"].split(BATCH), pairs["text_ids"].split(BATCH), strict=True))
     return Problem(model=model, loss=loss, batches=batches, loss_lower_bound=0.0, batch_size_is_training=False)

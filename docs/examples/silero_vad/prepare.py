@@ -8,11 +8,11 @@ from speech import read_sound
 STEP, CONTEXT = 512, 64  # samples: what each answer is about, and what the network hears before
 STEPS = 8  # a quarter of a second in one input
 LOUD, QUIET = 0.1, 0.02  # of the loudest step of a recording: always above is speech, always below a pause
-NUM_EACH = 128
+NUM_EACH = 64
 
 
 def prepare(folder: Path, sources: dict[str, Path]) -> None:
-    """Writes speech.npz: inputs float32 [256, 8, 576], targets float32 [256, 8], 1 = speech."""
+    """Writes speech.npz: inputs float32 [128, 8, 576], targets float32 [128, 8], 1 = speech."""
     random = np.random.default_rng(0)
     recordings = [path for name, path in sources.items() if name.endswith((".wav", ".raw"))]
     spoken, silent = [], []

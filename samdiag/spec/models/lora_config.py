@@ -1,4 +1,4 @@
-"""adapter_config.json of a LoRA as data: what shapes the adapter is used, the rest looked through or refused by name."""
+"""adapter_config.json of a LoRA as data: what shapes the adapter is used, the rest is refused by name."""
 
 from __future__ import annotations
 
