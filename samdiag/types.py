@@ -345,7 +345,7 @@ class Diagnosis:
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of docs/formats.md; infinities and NaN become the strings "Infinity", "-Infinity", "NaN"."""
+        """The JSON object of `samdiag schema`; infinities and NaN become the strings "Infinity", "-Infinity", "NaN"."""
         from samdiag.encoding import as_object
 
         return as_object(self)

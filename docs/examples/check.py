@@ -120,7 +120,7 @@ TASKS = {
     **dict.fromkeys(("rxnmapper", "rxnfp"), "masked tokens filled in"),
     "crepe": "pitch within 40 cents",
     "resemblyzer": "speaker named",
-    "minilm": "definition found among 32",
+    "minilm": "definition found among 16",
 }
 
 

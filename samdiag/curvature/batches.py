@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ from samdiag.errors import UsageError
 def tensors(batch: Any) -> Iterator[Tensor]:
     """The tensors of a batch, in order; any nesting of lists, tuples, dicts and registered containers."""
     return (leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor))
+
+
+def plain(batch: Any) -> Any:
+    """A batch that is a table of a kind torch does not look into (a tokenizer's BatchEncoding) as a dict, else itself."""
+    return dict(batch) if isinstance(batch, Mapping) and type(batch) not in pytree.SUPPORTED_NODES else batch
 
 
 def count_samples(batch: Any) -> int:

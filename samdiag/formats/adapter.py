@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from samdiag.errors import CannotDecide
-from samdiag.formats import training_state
+from samdiag.formats import huggingface, training_state
 from samdiag.formats.checkpoint import Checkpoint
 from samdiag.formats.content import Content
 from samdiag.formats.folder import Folder, FolderFormat, fingerprint, read_object, surroundings
@@ -20,7 +20,7 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 def recognises(folder: Folder) -> bool:
     """Whether it is what `PeftModel.save_pretrained` writes."""
-    return CONFIG in folder
+    return CONFIG in folder and (any(name in folder for name in WEIGHTS) or not huggingface.recognises(folder))
 
 
 def open_folder(folder: Folder) -> Checkpoint:

@@ -68,7 +68,7 @@ class Checkpoint:
 
     Attributes:
         path: the file or folder, as the caller named it.
-        format: a key of `registry.FORMATS`: "safetensors", "torch-zip", …
+        format: of the formats in `registry.FORMATS` and `registry.FOLDERS`: "safetensors", "huggingface", …
         fingerprint: "sha256:<hex>" of the whole file; of a folder, of the files that are read; "" where nothing was to
             be hashed (`content.unhashed`).
         stamp: the spec embedded under the safetensors metadata key `samdiag`; None when there is none. Untrusted.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from samdiag.errors import CannotDecide
 from samdiag.formats.checkpoint import Hint
 from samdiag.formats.distributed_metadata import Layout
 from samdiag.formats.state_dict import strip_prefixes
@@ -24,6 +25,7 @@ GROUPS = "param_groups"
 STATE = "state"
 READ = ("rho", "adaptive", "lr", "initial_lr", "momentum", "dampening", "weight_decay", "nesterov", "betas")
 MAX_GROUPS = 64  # read; of a flattened state, which has a group per parameter, the first ones
+MAX_OPTIMIZERS = 16  # a model in parts has one for each
 MOMENTUM = "momentum_buffer"
 KEPT = ("old_p", "e_w", "old_g", "grad")  # what SAM and its kin keep of the weights before the ascent
 
@@ -49,6 +51,11 @@ def read(layout: Layout) -> Optimizer:
     roots = sorted(_roots(layout))
     if not roots:
         return Optimizer()
+    if len(roots) > MAX_OPTIMIZERS:
+        raise CannotDecide(
+            f"it holds the states of {len(roots)} optimizers, more than the {MAX_OPTIMIZERS} allowed",
+            "save the weights of the model to inspect alone",
+        )
     names = frozenset(name for name in (*layout.tensors, *layout.values) if any(_belongs(name, root) for root in roots))
     groups = {root: _groups(layout, root) for root in roots}
     chosen = next((root for root in roots if groups[root] and "rho" in groups[root][0]), roots[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from samdiag.quoting import quoted, shown
 if TYPE_CHECKING:
     from samdiag.formats.checkpoint import Checkpoint
 
+TRAINER_STEP = re.compile(r"checkpoint-\d+")
 MAX_NAMES = 100_000  # entries of a folder; a run on 1000 ranks writes some thousand files
 MAX_FILE_NAME = 255  # bytes: the limit of the file systems in use
 MAX_JSON_DEPTH = 64  # levels; a configuration with sub-models has some 6
@@ -40,6 +42,10 @@ class Folder:
     def ending(self, *suffixes: str) -> list[str]:
         """The names that end in one of `suffixes`, sorted."""
         return sorted(name for name in self.names if name.endswith(suffixes))
+
+    def steps(self) -> list[str]:
+        """The folders that a Trainer makes, `checkpoint-123`, in the order of their steps."""
+        return sorted(filter(TRAINER_STEP.fullmatch, self.names), key=lambda name: int(name.rpartition("-")[2]))
 
     def file(self, name: str, said_by: str | None = None) -> Content:
         """The content of the file `name`, a bare name that leads to nothing outside the folder.
@@ -71,7 +77,7 @@ class Folder:
             if not path.exists():
                 raise CannotDecide(f"{self.name} lacks {shown(name)}{by}", "copy or download the missing file too")
             target, home = path.resolve(strict=True), self.path.resolve(strict=True)
-        if target.parent not in (home, _blobs(home)):
+        if target.parent not in (home, *_blobs(home)):
             raise CannotDecide(
                 f"{shown(path)} is a link out of its folder{by}", "copy the file itself there: nothing else is read"
             )
@@ -84,9 +90,12 @@ def is_bare(name: str) -> bool:
     return plain and len(os.fsencode(name)) <= MAX_FILE_NAME
 
 
-def _blobs(home: Path) -> Path | None:
-    """Where the files of a Hugging Face cache lie: `models--x/snapshots/<revision>` links to `models--x/blobs`."""
-    return home.parent.parent / "blobs" if home.parent.name == "snapshots" else None
+def _blobs(home: Path) -> list[Path]:
+    """Where the files of a Hugging Face cache lie: `models--x/snapshots/<revision>` links to `models--x/blobs`.
+
+    A model of a pipeline lies one level deeper: `models--x/snapshots/<revision>/unet`.
+    """
+    return [folder.parent / "blobs" for folder in list(home.parents)[:2] if folder.name == "snapshots"]
 
 
 def is_folder(path: Path) -> bool:

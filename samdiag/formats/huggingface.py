@@ -12,6 +12,7 @@ from samdiag.formats import sharded, training_state
 from samdiag.formats.checkpoint import Checkpoint, Embedded
 from samdiag.formats.folder import Folder, FolderFormat, fingerprint, read_object, surroundings
 from samdiag.formats.recognition import open_file
+from samdiag.quoting import listed
 
 CONFIG = "config.json"
 MODULES = "modules.json"  # of sentence-transformers
@@ -29,6 +30,7 @@ MARKS = {"architectures", "model_type", "transformers_version"}  # keys that tel
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
 TRANSFORMER = re.compile(r"0_[A-Za-z]+")  # 0_Transformer, 0_BERT
 CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+TIMM_NAME = re.compile(r"[a-z0-9_]{1,100}")
 TASK_HEAD = re.compile(r"For[A-Z]\w+|LMHead\w*")  # …ForCausalLM, …LMHeadModel: these return a loss, given labels
 
 
@@ -36,7 +38,7 @@ def recognises(folder: Folder) -> bool:
     """Whether weights lie there under the names that `save_pretrained` gives them, or one index of shards."""
     return (
         any(name in folder for name in WEIGHTS)
-        or len(folder.ending(sharded.SUFFIX)) == 1
+        or len(folder.ending(*sharded.SUFFIXES)) == 1
         or bool(_transformers(folder))
     )
 
@@ -48,10 +50,13 @@ def _transformers(folder: Folder) -> list[str]:
 
 def open_folder(folder: Folder) -> Checkpoint:
     """The Checkpoint of the folder's weights, with what lies beside them."""
-    found = [name for name in WEIGHTS if name in folder] or folder.ending(sharded.SUFFIX)
+    found = [name for name in WEIGHTS if name in folder] or folder.ending(*sharded.SUFFIXES)
     if not found:
         return open_folder(folder.folder(_transformers(folder)[0]))
-    notes = (f"{found[0]} is read, and not {', '.join(found[1:])} beside it",) if found[1:] else ()
+    notes = [f"{found[0]} is read, and not {', '.join(found[1:])} beside it"] if found[1:] else []
+    steps = folder.steps()
+    if steps:
+        notes.append(f"the checkpoints of the run lie inside ({listed(steps)}): name one for the optimizer's settings")
     checkpoint = open_file(folder.file(found[0]))
     return accompany(
         dataclasses.replace(
@@ -117,6 +122,9 @@ def _read_config(folder: Folder) -> tuple[dict[str, Any] | None, tuple[str, ...]
 
 def embed(config: Mapping[str, Any]) -> Embedded | None:
     """The model that a configuration names, as a spec document; None where it names none."""
+    timm = config.get("architecture")
+    if isinstance(timm, str) and "pretrained_cfg" in config and TIMM_NAME.fullmatch(timm):
+        return Embedded(source=CONFIG, document={"model": {"timm": timm, "args": _timm_arguments(config)}})
     classes = config.get("architectures")
     named = classes[0] if isinstance(classes, list) and classes else None
     if not isinstance(named, str) or CLASS_NAME.fullmatch(named) is None:
@@ -125,6 +133,13 @@ def embed(config: Mapping[str, Any]) -> Embedded | None:
     if TASK_HEAD.search(named):
         document["loss"] = "model"
     return Embedded(source=CONFIG, document=document)
+
+
+def _timm_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm's create_model needs beside the name."""
+    said, classes = config.get("model_args"), config.get("num_classes")
+    arguments = dict(said) if isinstance(said, Mapping) else {}
+    return {"num_classes": classes, **arguments} if type(classes) is int else arguments
 
 
 FORMAT = FolderFormat(recognises=recognises, open=open_folder)

@@ -29,7 +29,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         return _open_folder(list_folder(path))
     content = look_at(path)
     check_whole(content)
-    return adapter.open_beside(huggingface.open_beside(open_file(content)))
+    checkpoint = open_file(content)
+    with damage_told(content.name):
+        return adapter.open_beside(huggingface.open_beside(checkpoint))
 
 
 def _open_folder(folder: Folder) -> Checkpoint:

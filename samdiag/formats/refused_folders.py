@@ -12,7 +12,6 @@ from samdiag.formats.folder import Folder
 from samdiag.formats.refused import DEEPSPEED_FILE, EXPORTED, FLAX_TODO, PORTED, deepspeed_todo
 from samdiag.quoting import listed, shown
 
-TRAINER_STEP = re.compile(r"checkpoint-(\d+)")
 MAX_LOOKED_INTO = 1000  # folders in a folder, to say which of them hold a checkpoint
 
 
@@ -75,11 +74,10 @@ def folder_refusal(folder: Folder) -> SamdiagError:
     """Why a folder that no format recognises is not read, and what to name instead."""
     if _is_deepspeed(folder):
         return CannotDecide(f"{folder.name} is a DeepSpeed checkpoint folder", deepspeed_todo(folder.name))
-    steps = sorted((int(step[1]), name) for name in folder.names if (step := TRAINER_STEP.fullmatch(name)))
+    steps = folder.steps()
     if steps:
-        last = shown(folder.path / steps[-1][1])
-        names = listed(name for _, name in steps)
-        return UsageError(f"{folder.name} holds the checkpoints of a training run: {names}", f"name one: {last}")
+        what = f"{folder.name} holds the checkpoints of a training run: {listed(steps)}"
+        return UsageError(what, f"name one: {shown(folder.path / steps[-1])}")
     if "model_index.json" in folder:
         parts = listed(_checkpoint_folders(folder)) or "its transformer or unet"
         return UsageError(f"{folder.name} is a diffusers pipeline of several models", f"name one of them: {parts}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".index.json"
+SUFFIXES = (f".safetensors{SUFFIX}", f".bin{SUFFIX}")  # other frameworks have others: .h5, .msgpack
 MAX_INDEX_BYTES = 100_000_000  # as for the header of a safetensors file: a million names of 100 characters
 MAX_SHARDS = 10_000  # the largest models have some 200
 SAVE_AGAIN = "index and shards are not of one save: copy or download all of them again, or save again"

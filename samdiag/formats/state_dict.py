@@ -25,6 +25,7 @@ INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_modu
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no optimizer sees them
 MAX_NESTING = 3  # e.g. {"ema": {"model": {"state_dict": …}}}
 SAVE_WEIGHTS = "save the weights alone: `torch.save(model.state_dict(), 'weights.pt')`"
+BESIDE = "name the checkpoint that it lies beside"
 
 T = TypeVar("T")
 
@@ -147,9 +148,10 @@ def _only_other(name: str, saved: object) -> Mapping[str, Any]:
     if len(found) > 1:
         raise _ambiguous(name, found)
     if not found and isinstance(saved, Mapping) and {"state", "param_groups"} <= set(saved):
-        raise CannotDecide(f"{name} holds an optimizer state and no weights", "name the checkpoint that it belongs to")
+        raise CannotDecide(f"{name} holds an optimizer state and no weights", BESIDE)
     if not found:
-        raise CannotDecide(f"{name} holds nothing that looks like weights: it is {_described(saved)}", SAVE_WEIGHTS)
+        todo = SAVE_WEIGHTS if not isinstance(saved, Record) else BESIDE
+        raise CannotDecide(f"{name} holds nothing that looks like weights: it is {_described(saved)}", todo)
     return next(iter(found.values()))
 
 

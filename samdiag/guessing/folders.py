@@ -1,4 +1,4 @@
-"""Image folders, torchvision's data sets and text in the working folder that fit the checkpoint's classes and inputs."""
+"""Image folders, torchvision's data sets and text in the working folder that fit the checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from samdiag.guessing.data_files import DataGuess
-from samdiag.guessing.outline import Outline
+from samdiag.guessing.outline import Outline, times
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 TRAINING = ("train", "training", "trn")
@@ -60,6 +60,8 @@ def torchvision_sets(paths: list[Path], folder: Path, outline: Outline) -> Itera
                 value["args"] = {"size": IMAGENET_SIDE}
             lies = f"{known.name} lies in {root}"
             why = f"{lies}: {'; '.join(reasons)}" if reasons else f"{lies}; how its pixels were normalised is not known"
+            if outline.num_inputs is not None and not reasons:
+                why += f"; the model must flatten its images of {times(known.shape)}"
             yield DataGuess(
                 value=value, why=why, fits=not reasons, exact=not reasons, loss="cross_entropy", targets="classes"
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from samdiag.curvature.batches import count_samples, move, same
+from samdiag.curvature.batches import count_samples, move, plain, same
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.restoring import batch_norms, rng_kept, seed_everything
 from samdiag.curvature.saying import remarks
@@ -272,7 +272,7 @@ def _materialise(
         states = [g.get_state() for g in generators]
         batches: list[tuple[Any, int]] = []
         total = 0
-        for batch in problem.batches:
+        for batch in map(plain, problem.batches):
             count = (problem.num_samples or count_samples)(batch)
             if count < 1:
                 raise UsageError("a batch has no samples", "drop empty batches, or say num_samples in the Problem")
@@ -287,7 +287,7 @@ def _materialise(
         seed_everything(settings.seed)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-        again = list(itertools.islice(iter(problem.batches), 1))
+        again = [plain(batch) for batch in itertools.islice(iter(problem.batches), 1)]
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
     if not again:

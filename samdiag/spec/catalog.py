@@ -22,7 +22,9 @@ def build_model(request: ModelRequest) -> Model:
             all proportion to the checkpoint.
     """
     build: Callable[[ModelRequest], Model] = registry.load(registry.MODEL_LIBRARIES[request.library])
-    with in_proportion(request.checkpoint, f"model ({request.library} {shown(request.name)})"):
+    if request.checkpoint.adapter is not None:  # it says nothing about the size of its base
+        return build(request)
+    with in_proportion(request.checkpoint.path, f"model ({request.library} {shown(request.name)})"):
         return build(request)
 
 

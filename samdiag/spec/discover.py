@@ -98,6 +98,7 @@ def look_up(
     for name, source in (sources or {}).items():
         if name in settings and settings[name].source == COMMAND_LINE:
             settings[name] = replace(settings[name], source=source)
+    warnings += _gated_rho(settings)
     resolution = Resolution(
         settings=settings,
         pythonpath=tuple(dict.fromkeys(path for origin in users for path in origin.pythonpath)),
@@ -126,6 +127,14 @@ def _artifact_origins(checkpoint: Checkpoint, warnings: list[str], *, user_spec:
     hints, impossible = _hints(checkpoint)
     yield from hints
     warnings += impossible
+
+
+def _gated_rho(settings: Mapping[str, Setting]) -> Iterator[str]:
+    """A warning where a gate was asked for and the checkpoint itself chooses the radius that it is judged at."""
+    gate, rho = settings.get("gate.fail_on"), settings.get("sam.rho")
+    if gate is None or gate.value is None or rho is None or rho.trust is not Trust.ARTIFACT:
+        return
+    yield f"rho = {rho.value:g} ({rho.source}) is the checkpoint's own word, and it is judged by it: say --rho yourself"
 
 
 def _unused(origins: list[Origin], settings: Mapping[str, Setting]) -> Iterator[str]:

@@ -155,6 +155,8 @@ def _line(name: str, speakers: Sequence[Origin]) -> str:
     """The line of a samdiag.toml that says one part, and where the example comes from."""
     value, source = _example(name, speakers)
     word = _word(name, value)
+    if isinstance(value, Mapping):
+        value = {key: item for key, item in value.items() if item not in (None, {})}
     line = assignment(name, value if word is None else word)
     line = f"{line}  # as {source} says" if source else line
     return line if len(line) <= LONGEST_LINE else shown(line)

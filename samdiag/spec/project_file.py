@@ -120,18 +120,23 @@ def _tool_table(document: dict[str, Any]) -> dict[str, Any] | None:
     return own if isinstance(own, dict) else None
 
 
+def _is_open(folder: os.stat_result) -> bool:
+    """Whether everybody may put files there."""
+    return bool(folder.st_mode & stat.S_IWOTH)
+
+
 def _check_ownership(path: Path, status: os.stat_result, source: str) -> None:
     """Nothing, or UsageError where somebody else wrote, or could have written, what would be run."""
     if not hasattr(os, "getuid"):  # Windows has no such bits; access lists are not judged
         return
     owner = os.getuid()
-    folder = path.parent.stat()
+    folders = [path.parent.stat(), path.resolve().parent.stat()]  # of a link, and of what it leads to
     reason = ""
     if not {status.st_uid, path.lstat().st_uid} <= {owner, 0}:
         reason = "it belongs to another user"
     elif status.st_mode & stat.S_IWOTH:
         reason = "everybody may write to it"
-    elif folder.st_mode & stat.S_IWOTH and not (folder.st_mode & stat.S_ISVTX and status.st_uid == owner):
+    elif any(_is_open(folder) and not (folder.st_mode & stat.S_ISVTX and status.st_uid == owner) for folder in folders):
         reason = "it lies in a folder that everybody may write to"
     if reason:
         todo = f"if you trust what it names, pass it yourself: --config {source}; or copy it to a folder of your own"

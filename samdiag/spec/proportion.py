@@ -10,13 +10,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from samdiag.errors import UsageError
 from samdiag.quoting import shown
-
-if TYPE_CHECKING:
-    from samdiag.formats import Checkpoint
 
 FREE_BYTES = 2 << 30  # a network of half a billion float32 parameters is built whatever the file's size
 MAX_RATIO = 8  # of allocated to stored bytes: float8 in the file, float32 in memory, and as much again for initialising
@@ -24,11 +21,11 @@ FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "randint", "aran
 
 
 @contextmanager
-def in_proportion(checkpoint: Checkpoint, described: str) -> Iterator[None]:
+def in_proportion(path: Path, described: str) -> Iterator[None]:
     """A context in which tensors are made as long as they could belong to a network of the checkpoint's size.
 
     Args:
-        checkpoint: whose weights the network is for; of an adapter's base, that.
+        path: the checkpoint whose weights they are for, a file or a folder.
         described: the model, for messages.
 
     Raises:
@@ -40,20 +37,17 @@ def in_proportion(checkpoint: Checkpoint, described: str) -> Iterator[None]:
     makers = {getattr(torch, name) for name in FACTORIES}
 
     class Budget(TorchFunctionMode):
-        left = FREE_BYTES + MAX_RATIO * stored_bytes(checkpoint.path)
+        left = FREE_BYTES + MAX_RATIO * stored_bytes(path)
 
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if func in makers and "out" not in kwargs:
                 self.left -= func(*args, **{**kwargs, "device": "meta"}).nbytes
                 if self.left < 0:
-                    what = f"{described} is far larger than {shown(checkpoint.path)}, whose weights it is for"
+                    what = f"{described} is far larger than {shown(path)}, whose weights it is for"
                     raise UsageError(what, "check the arguments: the number of classes, the widths")
             return func(*args, **kwargs)
 
-    if checkpoint.adapter is not None:  # says nothing about the size of its base
-        yield
-        return
     with Budget():
         yield
 

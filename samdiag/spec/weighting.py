@@ -118,10 +118,10 @@ def _labels_of(batch: Any) -> Any:
 
 def _num_classes(named: NamedLoss, model: nn.Module, batches: Iterable[Any]) -> int:
     """Classes that the model tells apart, from one evaluation."""
-    from samdiag.curvature.batches import count_samples, move, pick
+    from samdiag.curvature.batches import count_samples, move, pick, plain
 
     assert named.num_classes is not None
-    first = next(iter(batches))
+    first = plain(next(iter(batches)))
     weight = next(model.parameters(), torch.empty(0))
     sample = move(pick(first, count_samples(first), torch.tensor([0])), weight.device, weight.dtype)
     was_training = {module: module.training for module in model.modules()}

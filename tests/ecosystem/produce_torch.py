@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.ecosystem.networks import kept, loss_of, network
+from tests.ecosystem.networks import kept, loss_of, network, samples
 from tests.ecosystem.produced import Made, Producer
 
 SGD = {"lr": 0.125, "momentum": 0.75, "weight_decay": 0.0625}
@@ -168,6 +168,8 @@ def wsam_between(folder: Path) -> Made:
     model = network()
     optimizer = WSAM(model, model.parameters(), torch.optim.SGD, rho=0.25, **SGD)
     loss_of(model)()
+    optimizer.step(loss_of(model))
+    loss_of(model)()
     optimizer.first_step()
     saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     moves = {name: optimizer.state[p]["e_w"] for name, p in model.named_parameters()}
@@ -185,6 +187,9 @@ def gsam(folder: Path) -> Made:
     rates.step()
     radii = ProportionScheduler(rates, max_lr=0.125, max_value=0.25)
     optimizer = GSAM(model.parameters(), base_optimizer=base, model=model, rho_scheduler=radii)
+    inputs, classes = samples()
+    optimizer.set_closure(nn.functional.cross_entropy, inputs, classes)
+    optimizer.step()
     loss_of(model)()
     optimizer.perturb_weights(rho=optimizer.rho_t)
     moves = {name: optimizer.state[p]["e_w"] for name, p in model.named_parameters()}

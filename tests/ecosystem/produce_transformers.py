@@ -153,7 +153,7 @@ PRODUCERS = [
         kind="huggingface",
         how="`Trainer.train`, its checkpoint-3",
         make=trainer,
-        reads=f"{CONFIGURED}; lr, momentum, weight decay from optimizer.pt; batch size from trainer_state.json",
+        reads=f"{CONFIGURED}; lr, momentum, weight decay, momentum buffers from optimizer.pt; batch size from trainer_state.json",
         library="transformers",
     ),
     Producer(
@@ -161,7 +161,7 @@ PRODUCERS = [
         kind="huggingface",
         how="`Accelerator.save_state`",
         make=accelerate_state,
-        reads="lr, momentum, weight decay from optimizer.bin",
+        reads="lr, momentum, weight decay, momentum buffers from optimizer.bin",
         library="accelerate",
     ),
     Producer(

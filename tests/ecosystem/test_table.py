@@ -75,6 +75,8 @@ def check(producer: Producer, folder: Path) -> None:
     found = revealed(checkpoint)
     assert {name: found.get(name) for name in made.hints} == dict(made.hints)
     assert {name for name in found if name.startswith("sam.")} <= set(made.hints)
+    buffers = checkpoint.velocity()
+    assert ("momentum buffers" in producer.reads) == (buffers is not None)
     infos = checkpoint.tensor_infos()
     assert {name: info.shape for name, info in infos.items()} == {n: tuple(t.shape) for n, t in made.weights.items()}
 

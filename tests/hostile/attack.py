@@ -42,7 +42,7 @@ class Attack:
     Attributes:
         name: class and variant, as the test's id.
         make: writes it and returns the path to give to the command.
-        code: the exit code.
+        code: the exit code; None: 2 or 3, where it is a matter of which reader notices first.
         says: part of what is printed, on either stream.
         command: arguments, with CKPT for the path.
         makes: names of files that the command itself writes into the working folder.
@@ -52,7 +52,7 @@ class Attack:
     name: str
     make: Callable[[Ground], Path]
     says: str
-    code: int = UNDECIDED
+    code: int | None = UNDECIDED
     command: tuple[str, ...] = OWN
     makes: frozenset[str] = frozenset()
     silent: tuple[str, ...] = ()

@@ -133,7 +133,7 @@ HUGGING_FACE = [
         for filename in ("pytorch_model.bin", "diffusion_pytorch_model.bin")
         for payload in ESSENTIAL
     ),
-    Attack(name="folder: code beside the weights", make=_code_in_folder, says="auto_map", code=USAGE, command=ALONE),
+    Attack(name="folder: code beside the weights", make=_code_in_folder, says="nothing says data", code=USAGE, command=ALONE),
     Attack(name="folder: code beside the weights, own problem", make=_code_in_folder, says="auto_map", code=EXAMINED),
     Attack(name="folder: sixty folders deep", make=_nested_transformers, says=""),
     Attack(name="folder: a folder that contains itself", make=_endless_transformers, says="", code=UNDECIDED),
@@ -371,7 +371,7 @@ def adapter(document: Any = None, *, weights: bytes | None = None, file: str = "
     def make(ground: Ground) -> Path:
         folder = ground.download / "adapter"
         prefix = "base_model.model.0.lora_"
-        tensors = {f"{prefix}A.weight": torch.zeros(2, 2), f"{prefix}B.weight": torch.zeros(3, 2)}
+        tensors = {f"{prefix}A.weight": torch.full((2, 2), 0.3), f"{prefix}B.weight": torch.full((3, 2), 0.2)}
         honest = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["0"], "bias": "none"}
         said = {**honest, **document} if isinstance(document, dict) else document if document is not None else honest
         write(folder / "adapter_config.json", said if isinstance(said, bytes) else json.dumps(said))
@@ -403,11 +403,11 @@ ADAPTERS = [
             "a pattern that never ends": ({"target_modules": "(a+)+$"}, "refused", USAGE),
             "a pattern of alternatives": ({"target_modules": "(a|a)*b"}, "refused", USAGE),
             "a pattern that is none": ({"target_modules": "(["}, "refused", USAGE),
-            "a pattern of a megabyte": ({"target_modules": "a" * 1_000_000}, "refused", USAGE),
+            "a pattern of a megabyte": ({"target_modules": "a" * 900_000}, "refused", USAGE),
             "rank_pattern that never ends": ({"rank_pattern": {"(x+x+)+y": 4}}, "refused", USAGE),
             "alpha_pattern that never ends": ({"alpha_pattern": {"(.*)*$": 4}}, "refused", USAGE),
-            "a rank of a terabyte": ({"r": 10**12}, "", USAGE),
-            "a rank of ten gigabytes": ({"r": 5 * 10**8}, "", USAGE),
+            "a rank of a terabyte": ({"r": 10**12}, "far larger than", USAGE),
+            "a rank of ten gigabytes": ({"r": 5 * 10**8}, "far larger than", USAGE),
             "a negative rank": ({"r": -1}, "", USAGE),
             "runtime_config": ({"runtime_config": {"ephemeral_gpu_offload": True}}, "", EXAMINED),
             "megatron_config": ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "not supported", USAGE),
@@ -418,7 +418,7 @@ ADAPTERS = [
             "a key of code": ({"trust_remote_code": True, "auto_map": {"x": "y"}}, "not supported", USAGE),
             "modules_to_save of everything": ({"modules_to_save": ["0", "2", "__class__"]}, "", USAGE),
             "another kind": ({"peft_type": "PROMPT_TUNING", "tokenizer_name_or_path": "evil/x"}, "", USAGE),
-            "a kind of no name": ({"peft_type": ["LORA"]}, "", USAGE),
+            "a kind of no name": ({"peft_type": ["LORA"]}, "no peft_type", UNDECIDED),
         }.items()
     ),
     *(

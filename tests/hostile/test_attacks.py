@@ -55,7 +55,8 @@ def carry_out(command: tuple[str, ...], path: Path, ground: Ground, run: Run, ma
     assert not ground.marker.exists(), "the payload ran"
     assert not events, events
     after = tree(ground.work.parent)
-    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    names = {name for name in before.keys() | after.keys() if not name.startswith(".cache")}  # of datasets
+    changed = {name for name in names if before.get(name) != after.get(name)}
     assert changed <= {os.path.join("work", name) for name in makes}, changed
     assert str(ground.download) not in sys.path[: len(sys.path) - len(search_path) + 1]
     imported = {name: getattr(sys.modules[name], "__file__", None) or "" for name in set(sys.modules) - modules}
@@ -75,7 +76,7 @@ def test_attack(
     path = attack.make(ground)
     ran = carry_out(attack.command, path, ground, run, attack.makes)
     said = ran.out + ran.err
-    assert ran.code == attack.code, said
+    assert ran.code == attack.code if attack.code is not None else ran.code in {2, 3}, said
     assert attack.says in said
     assert not [text for text in attack.silent if text in said]
     for command in OTHERS:

@@ -180,16 +180,38 @@ def test_an_artifact_that_got_through_is_still_refused(train: Path, checkpoint: 
 
 
 @pytest.mark.parametrize(
-    ("key", "table"),
+    ("key", "table", "module", "extra"),
     [
-        *(("model", {library: "resnet18"}) for library in ("timm", "torchvision", "transformers")),
-        *(("data", {library: "CIFAR10"}) for library in ("torchvision", "folder", "datasets", "tensors")),
+        ("model", {"timm": "resnet18"}, "timm", "timm"),
+        ("model", {"torchvision": "resnet18"}, "torchvision", "torchvision"),
+        ("model", {"transformers": "GPT2LMHeadModel"}, "transformers", "transformers"),
+        ("data", {"torchvision": "CIFAR10"}, "torchvision", "torchvision"),
+        ("data", {"datasets": "text"}, "datasets", "datasets"),
+        ("data", {"folder": "."}, "pillow", "images"),
+        ("data", {"webdataset": "a.tar"}, "pillow", "webdataset"),
     ],
 )
-def test_libraries_that_are_not_available_say_so(train, checkpoint, resolved, key: str, table: dict[str, Any]) -> None:
+def test_libraries_that_are_not_installed_say_so(
+    *, train, checkpoint, resolved, monkeypatch, key: str, table: dict[str, Any], module: str, extra: str
+) -> None:
+    top = {"pillow": "PIL"}.get(module, module)
+    for name in [name for name in sys.modules if name.partition(".")[0] == top]:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it raises ModuleNotFoundError
+    monkeypatch.setitem(sys.modules, top, None)
     error = complaint(resolved(checkpoint, {**SPEC, key: table}), checkpoint)
-    assert f"{key}.{next(iter(table))} is not available in this version" in error.what
-    assert f'{key} = "module:factory"' in error.todo
+    assert error.what == f"{key}.{next(iter(table))} needs {module}, which is not installed"
+    assert error.todo == f"pip install 'samdiag[{extra}]'"
+
+
+@pytest.mark.parametrize("source", ["--config", "samdiag.toml"])
+def test_only_the_flag_asks_for_the_network(*, folder: Path, train, checkpoint, resolved, source: str) -> None:
+    config = 'download = true\ndata = { torchvision = "CIFAR10" }'
+    if source == "samdiag.toml":
+        (folder / "samdiag.toml").write_text(config)
+    spec = {key: value for key, value in SPEC.items() if key != "data"}
+    error = complaint(resolved(checkpoint, spec, config=config if source == "--config" else None), checkpoint)
+    assert error.what == f"{source} says download"
+    assert error.todo == "give the flag instead: --download"
 
 
 def test_notes_tell_of_conversions(folder: Path, train: Path, weights: dict[str, torch.Tensor], resolved) -> None:

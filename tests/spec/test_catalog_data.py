@@ -136,7 +136,7 @@ def test_an_archive_that_would_inflate_without_measure(folder: Path, ask: Ask, m
         (
             {"inputs": torch.zeros(3), "targets": torch.zeros(4)},
             {},
-            "different numbers of samples: inputs 3, targets 4",
+            "of samples: inputs 3, targets 4",
         ),
         ({"inputs": torch.zeros(3)}, {}, "has no 'targets'"),
         ({"inputs": torch.tensor(3.0), "targets": torch.zeros(4)}, {}, "inputs is a single number"),
@@ -305,8 +305,13 @@ def test_shards_are_what_webdataset_reads(folder: Path, ask: Ask) -> None:
     import webdataset
 
     written = write_shards(folder)
-    theirs = webdataset.WebDataset([str(folder / f"part-{i:03d}.tar") for i in range(2)], shardshuffle=False)
+    files = [(folder / f"part-{i:03d}.tar").open("rb") for i in range(2)]  # the library leaves what it opens open
+    theirs = webdataset.tariterators.group_by_keys(
+        webdataset.tariterators.tar_file_expander({"url": file.name, "stream": file} for file in files)
+    )
     assert [(sample["png"], int(sample["cls"])) for sample in theirs] == written
+    for file in files:
+        file.close()
     wanted = torch.stack([torch.from_numpy(np.array(Image.open(io.BytesIO(image)))) for image, _ in written])
     for name in ("part-{000..001}.tar", "part-*.tar", ["part-000.tar", "part-001.tar"]):
         inputs, targets = ask("webdataset", name).returned.tensors
@@ -348,7 +353,7 @@ def test_members_are_bounded_and_never_unpickled(folder: Path, ask: Ask, monkeyp
     with pytest.raises(CannotDecide, match=r"cut\.tar cannot be read"):
         ask("webdataset", "cut.tar")
     monkeypatch.setattr("samdiag.spec.data.shards.MAX_BYTES", 50)
-    with pytest.raises(SamdiagError, match="more than 50|claims"):
+    with pytest.raises(SamdiagError, match=r"more than 50|claims"):
         ask("webdataset", "part-000.tar")
 
 

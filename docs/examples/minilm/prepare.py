@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-NUM_PAIRS = 128
-LENGTH = 32  # tokens: longer definitions are left out
+NUM_PAIRS = 32
+LENGTH = 16  # tokens: longer definitions are left out
 LINE = re.compile(r"^\d{8} \d\d n [0-9a-f]{2} (\S+) .*? \| ([^;\n]+)")  # of a synset: first word, definition
 
 
 def prepare(folder: Path, sources: dict[str, Path]) -> None:
-    """Writes pairs.safetensors: word_ids and text_ids int64 [128, tokens]; 0 fills the end."""
+    """Writes pairs.safetensors: word_ids and text_ids int64 [32, tokens]; 0 fills the end."""
     pairs = read_pairs(sources["data.noun"])
     chosen = [pairs[index] for index in np.random.default_rng(0).permutation(len(pairs))[: 4 * NUM_PAIRS]]
     number = {

@@ -13,11 +13,11 @@ from samdiag import Problem
 
 HERE = Path(__file__).parent
 SCALE = 20.0  # of the cosines in the loss, as in training
-BATCH = 32  # pairs: each word is told apart from so many definitions
+BATCH = 16  # pairs: each word is told apart from so many definitions
 
 
 def problem() -> Problem:
-    """BertModel with the folder's configuration, contrastive loss, 128 pairs in batches of 32."""
+    """BertModel with the folder's configuration, contrastive loss, 32 pairs in batches of 16."""
     config = json.loads((HERE / "model" / "config.json").read_text(encoding="utf-8"))
     model = BertModel(BertConfig(**config, attn_implementation="eager")).eval()
     places = model.embeddings.position_ids  # 0, 1, 2, …: in the file, and no longer saved by today's transformers

@@ -13,6 +13,7 @@ from samdiag.formats import Checkpoint
 from samdiag.quoting import listed, shown
 from samdiag.spec.libraries import library
 from samdiag.spec.models.lora_config import lora_arguments
+from samdiag.spec.proportion import in_proportion
 from samdiag.user_errors import user_code
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def with_adapter(model: nn.Module, checkpoint: Checkpoint, weights: Mapping[str,
     """
     peft = library("peft", key=KEY, extra="peft")
     arguments = lora_arguments(checkpoint.adapter or {})
-    with _quiet(), user_code(KEY, SAME_BASE):
+    with _quiet(), user_code(KEY, SAME_BASE), in_proportion(checkpoint.path, "the adapter of its configuration"):
         if not isinstance(model, peft.PeftModel):
             model = peft.get_peft_model(model, peft.LoraConfig(**arguments, lora_dropout=0.0))
         expected = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
