@@ -8,21 +8,23 @@ from typing import Annotated
 
 import typer
 
-from samdiag.cli import flags
+from samdiag.cli import completion, flags
 from samdiag.cli.streams import ReportOutput, complain, reader_may_leave, say, steady_streams
 from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
 from samdiag.gates import worst
 
 
 def info(
-    checkpoints: Annotated[list[str], typer.Argument(metavar="CKPT…", help="Checkpoints: files or folders.")],
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="CKPT…", help="Files or folders.", autocompletion=completion.checkpoints)
+    ],
     tensors: Annotated[
         bool, flags.flag("--tensors", help="Every tensor, in the file's order.", panel=flags.OUT)
     ] = False,
     fingerprint: Annotated[
         bool, flags.flag("--fingerprint", help="Also the sha256: reads the whole file.", panel=flags.OUT)
     ] = False,
-    format: Annotated[str, flags.flag("--format", help="text or json.", panel=flags.OUT)] = "text",
+    format: flags.Format = "text",
     output: Annotated[
         Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from samdiag.cli import flags
+from samdiag.cli import completion, flags
 from samdiag.cli.streams import complain, reader_may_leave, say, steady_streams
 from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
 from samdiag.gates import worst
@@ -22,7 +22,12 @@ NAMES = (
 def stamp(
     context: typer.Context,
     checkpoints: Annotated[
-        list[str], typer.Argument(metavar="CKPT…", help="A .safetensors file, or a Hugging Face directory of one.")
+        list[str],
+        typer.Argument(
+            metavar="CKPT…",
+            help="A .safetensors file, or a Hugging Face directory of one.",
+            autocompletion=completion.checkpoints,
+        ),
     ],
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
     variant: Annotated[str | None, flags.option("variant")] = None,

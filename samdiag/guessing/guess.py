@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdiag.errors import UsageError
+from samdiag.errors import SamdiagError
 from samdiag.formats import Checkpoint
 from samdiag.guessing import folders, parts
 from samdiag.guessing.catalogs import Build
@@ -91,8 +91,11 @@ def outline_of(checkpoint: Checkpoint) -> tuple[Outline, str | None]:
     """Names and shapes of the raw weights, else of the averaged ones; and "ema" for those."""
     try:
         tensors, weights = checkpoint.weights("raw"), None
-    except UsageError:
-        tensors, weights = checkpoint.weights("ema"), "ema"
+    except SamdiagError as error:
+        try:
+            tensors, weights = checkpoint.weights("ema"), "ema"
+        except SamdiagError:
+            raise error from None
     return Outline(shapes={name: tuple(value.shape) for name, value in tensors.items()}), weights
 
 

@@ -94,6 +94,17 @@ def plain(folder: Path) -> Made:
     return Made(path=path, weights=kept(module.state_dict()), hints=hints)
 
 
+def compiled(folder: Path) -> Made:
+    """Compiled after training: compiling for real is not what is looked at here."""
+    module = _module(rho=0.25)
+    _fit(folder, module)
+    trained = module.net
+    module.net = torch.compile(trained)
+    module.trainer.save_checkpoint(folder / "compiled.ckpt")
+    weights = {f"net.{name}": value for name, value in kept(trained.state_dict()).items()}
+    return Made(path=folder / "compiled.ckpt", weights=weights, hints={**_last(0.03125), "sam.rho": 0.25})
+
+
 def namespace(folder: Path) -> Made:
     module = _module(args=argparse.Namespace(rho=0.25, learning_rate=0.125, batch_size=8, root=folder))
     path = _fit(folder, module)
@@ -168,6 +179,7 @@ def _row(how: str, make: Callable[[Path], Made], reads: str) -> Producer:
 OPTIMIZER = "lr, momentum, weight decay, momentum buffers"
 PRODUCERS = [
     _row("`Trainer.save_checkpoint`", plain, f"rho, variant, batch size from hyper-parameters; {OPTIMIZER}"),
+    _row("with a network of `torch.compile` in it", compiled, f"rho; {OPTIMIZER}"),
     _row("hyper-parameters in an `argparse.Namespace`", namespace, f"rho, batch size; {OPTIMIZER}"),
     _row("hyper-parameters in an omegaconf `DictConfig`", omegaconf, f"rho, batch size; {OPTIMIZER}"),
     _row("with `EMAWeightAveraging`", averaging, f"EMA, rho; {OPTIMIZER}"),

@@ -120,6 +120,7 @@ def hub_torch_shards(folder: Path) -> Made:
     return Made(path=folder, weights=kept(model.state_dict()))
 
 
+OPTIMIZER = "lr, momentum, weight decay, momentum buffers"
 CONFIGURED = "model and loss from config.json"
 DIRECTORY = "Hugging Face directory"
 SHARDED = "sharded safetensors"
@@ -153,7 +154,7 @@ PRODUCERS = [
         kind="huggingface",
         how="`Trainer.train`, its checkpoint-3",
         make=trainer,
-        reads=f"{CONFIGURED}; lr, momentum, weight decay, momentum buffers from optimizer.pt; batch size from trainer_state.json",
+        reads=f"{CONFIGURED}; {OPTIMIZER} from optimizer.pt; batch size from trainer_state.json",
         library="transformers",
     ),
     Producer(
@@ -161,7 +162,7 @@ PRODUCERS = [
         kind="huggingface",
         how="`Accelerator.save_state`",
         make=accelerate_state,
-        reads="lr, momentum, weight decay, momentum buffers from optimizer.bin",
+        reads=f"{OPTIMIZER} from optimizer.bin",
         library="accelerate",
     ),
     Producer(

@@ -124,7 +124,9 @@ def test_what_is_missing_is_a_comment(proposed: Propose) -> None:
     assert "#   first: weight 3x4, bias 3" in text
 
 
-HOSTILE = st.text() | st.sampled_from(['"\n[gate]\nfail_on=["never"]', "\nproblem='os:system'", "\x1b[2J", '"""', "\r#"])
+HOSTILE = st.text() | st.sampled_from(
+    ['"\n[gate]\nfail_on=["never"]', "\nproblem='os:system'", "\x1b[2J", '"""', "\r#"]
+)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

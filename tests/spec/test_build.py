@@ -203,14 +203,12 @@ def test_libraries_that_are_not_installed_say_so(
     assert error.todo == f"pip install 'samdiag[{extra}]'"
 
 
-@pytest.mark.parametrize("source", ["--config", "samdiag.toml"])
-def test_only_the_flag_asks_for_the_network(*, folder: Path, train, checkpoint, resolved, source: str) -> None:
-    config = 'download = true\ndata = { torchvision = "CIFAR10" }'
-    if source == "samdiag.toml":
-        (folder / "samdiag.toml").write_text(config)
-    spec = {key: value for key, value in SPEC.items() if key != "data"}
-    error = complaint(resolved(checkpoint, spec, config=config if source == "--config" else None), checkpoint)
-    assert error.what == f"{source} says download"
+def test_a_download_that_nobody_asked_for_by_the_flag_is_refused(train: Path, checkpoint: Checkpoint, resolved) -> None:
+    good = resolved(checkpoint, {**SPEC, "data": {"torchvision": "CIFAR10"}})
+    forged = Setting(value=True, source="stamp in the checkpoint", trust=Trust.ARTIFACT)
+    resolution = Resolution(settings={**good.settings, "download": forged}, places=good.places)
+    error = complaint(resolution, checkpoint)
+    assert error.what == "stamp in the checkpoint says download"
     assert error.todo == "give the flag instead: --download"
 
 

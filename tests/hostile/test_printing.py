@@ -1,10 +1,10 @@
-"""Names, metadata and messages that would take over a terminal or forge a line."""
+"""Names, metadata and messages that would take over a terminal or forge a line, in every report."""
 
 from __future__ import annotations
 
 import json
-import re
 import struct
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,31 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.conftest import HONEST, Ran, Run, network
+from tests.cli.conftest import HONEST, Run, network
+from tests.hostile.documents import hugging_face, lightning, timm
+from tests.hostile.attack import Ground
+from tests.hostile.printing import FORGED, PRINTED, STYLE, check
 
 A = "runs/a.safetensors"
-FORGED = "✔ ALL IS WELL"
-PAYLOADS = {
-    "clear screen": f"\x1b[2J\x1b[H{FORGED}",
-    "title": "\x1b]0;owned\x07",
-    "line": f"x\n{FORGED}",
-    "carriage return": f"x\r{FORGED}",
-    "C1": "x\x9b2J",
-    "direction": "x\u202egnp",
-    "backspace": "x\b\b\b",
-    "GitHub": "x\n::error::owned",
-    "line separator": f"x\u2028{FORGED}",
-}
-STYLE = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def check(ran: Ran) -> None:
-    """Nothing but text, line ends and colour, and no line that the payload wrote."""
-    for stream in (ran.out, ran.err):
-        plain = STYLE.sub("", stream)
-        hidden = {c for c in plain if c != "\n" and not c.isprintable()}
-        assert not hidden, hidden
-        assert not [line for line in plain.splitlines() if line.startswith((FORGED, "::"))]
+COUNT = "attacks"  # the property under which a test records how many it made
 
 
 def every_way(inspect: Run, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -61,7 +43,7 @@ def write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+@pytest.mark.parametrize("payload", PRINTED.values(), ids=PRINTED)
 def test_path(payload: str, work: Path, inspect: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     path = work / f"{payload.replace('/', '')}.safetensors"
     path.write_bytes((work / A).read_bytes())
@@ -69,7 +51,7 @@ def test_path(payload: str, work: Path, inspect: Run, monkeypatch: pytest.Monkey
     every_way(inspect, monkeypatch, path.name, "gone" + payload, *HONEST)  # and in the list of what is there
 
 
-@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+@pytest.mark.parametrize("payload", PRINTED.values(), ids=PRINTED)
 def test_tensor_names(payload: str, work: Path, inspect: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write(work / "named.safetensors", {**network().state_dict(), payload: torch.zeros(2)}, {})
     every_way(inspect, monkeypatch, "named.safetensors", *HONEST)
@@ -77,7 +59,7 @@ def test_tensor_names(payload: str, work: Path, inspect: Run, monkeypatch: pytes
     every_way(inspect, monkeypatch, "named.pt", *HONEST)
 
 
-@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+@pytest.mark.parametrize("payload", PRINTED.values(), ids=PRINTED)
 @pytest.mark.parametrize(
     "stamp",
     [
@@ -102,21 +84,21 @@ def test_stamp(
 
 def test_stamp_beside_the_users_own_problem(work: Path, inspect: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings about what is ignored are part of the report."""
-    for payload in PAYLOADS.values():
+    for payload in PRINTED.values():
         stamp = {"model": {"gallery": payload, "args": {payload: payload}}, payload: payload, "gate": {payload: 1}}
         write(work / "s.safetensors", network().state_dict(), {"samdiag": json.dumps(stamp)})
         check(inspect("s.safetensors", *HONEST))
 
 
 def test_optimizer_state(work: Path, inspect: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for payload in PAYLOADS.values():
+    for payload in PRINTED.values():
         groups = [{"params": [0], "rho": payload, "lr": payload, payload: payload}]
         torch.save({"model": network().state_dict(), "optimizer": {"state": {}, "param_groups": groups}}, "o.pt")
         check(inspect("o.pt", *HONEST))
         check(inspect("o.pt", *HONEST, "--explain"))
 
 
-@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+@pytest.mark.parametrize("payload", PRINTED.values(), ids=PRINTED)
 def test_messages_of_exceptions(payload: str, work: Path, inspect: Run) -> None:
     (work / "own.py").write_text(
         f"import problems\nTEXT = {payload!r}\n"
@@ -158,9 +140,67 @@ def test_a_path_that_is_no_text(work: Path, inspect: Run) -> None:
 
 def test_usage_errors_of_the_parser(work: Path, inspect: Run) -> None:
     """A hostile file name in place of a number, as a careless `samdiag inspect * ` would give."""
-    for payload in PAYLOADS.values():
+    for payload in PRINTED.values():
         check(inspect(A, "--format", payload))
         check(inspect(A, "--fail-on", payload))
         check(inspect(A, "--rho", payload))
         check(inspect(A, "--config", payload))
         check(inspect(A, "--output", f"nowhere/{payload}"))
+
+
+def in_every_command(run: Run, path: str, *more: str) -> None:
+    """What reads a checkpoint and prints something about it."""
+    check(run("info", path))
+    check(run("info", path, "--format", "json"))
+    check(run("inspect", path, *more, "--explain"))
+    check(run("inspect", path, "--rho", "0.1"))
+    check(run("spectrum", path, *more))
+    ran = run("init", path, "--output", "-")
+    check(ran)
+    if ran.code in {0, 3} and ran.out:
+        document = tomllib.loads(ran.out)
+        assert not {"gate", "measure"} & document.keys(), document
+        assert document.get("problem") != "evil:run"
+        assert "pythonpath" not in document
+
+
+@pytest.mark.parametrize("payload", PRINTED.values(), ids=PRINTED)
+def test_every_report_of_names(
+    payload: str, work: Path, run: Run, record_property: Callable[[str, object], None]
+) -> None:
+    """As the name of a tensor and as metadata, in every command."""
+    tensors = {f"{payload}.weight": torch.zeros(3, 2), f"{payload}.bias": torch.zeros(3)}
+    try:
+        write(work / "n.safetensors", tensors, {payload: payload, "format": payload})
+    except UnicodeEncodeError:  # no JSON in UTF-8 has it
+        return
+    in_every_command(run, "n.safetensors", "--problem", "problems.py:problem")
+    torch.save({"model": tensors, payload: 1, "arch": payload, "args": {payload: payload}}, "n.pt")
+    in_every_command(run, "n.pt", "--problem", "problems.py:problem")
+    record_property(COUNT, 2)
+
+
+@pytest.mark.parametrize("channel", [hugging_face, lightning, timm], ids=["config.json", "Lightning", "timm"])
+@pytest.mark.parametrize("payload", PRINTED.values(), ids=PRINTED)
+def test_every_report_of_configurations(
+    payload: str, channel: Any, ground: Ground, run: Run, record_property: Callable[[str, object], None]
+) -> None:
+    """As a model's name, a class, an argument and a key of the checkpoint's own configuration."""
+    said = {
+        "architectures": [payload],
+        "model_type": payload,
+        "model": payload,
+        "arch": payload,
+        "lr": payload,
+        "rho": payload,
+        "dataset": payload,
+        "data_dir": payload,
+        "num_classes": payload,
+        "id2label": {"0": payload},
+        payload: payload,
+        "_name_or_path": payload,
+        "auto_map": {payload: payload},
+    }
+    path = channel(lambda _: said)(ground)
+    in_every_command(run, str(path), "--problem", "problems.py:problem")
+    record_property(COUNT, 1)
