@@ -91,15 +91,15 @@ def _heads(model: nn.Module) -> set[str]:
     if (
         not configured
     ):  # torchvision: ImageNet has 1000 classes, Kinetics 400; detection and segmentation have none here
-        heads |= {name for name, module in model.named_modules() if _outputs(module) in {1000, 400}}
+        heads |= {name for name, module in model.named_modules() if _outputs(name, module) in {1000, 400}}
     return heads
 
 
-def _outputs(module: nn.Module) -> int:
-    """Outputs of a layer that may be the classifier; 0 for what is none."""
+def _outputs(name: str, module: nn.Module) -> int:
+    """Outputs of a layer that may be the classifier, SqueezeNet's convolution included; 0 for what is none."""
     if isinstance(module, nn.Linear):
         return module.out_features
-    return module.out_channels if isinstance(module, nn.Conv2d) else 0
+    return module.out_channels if isinstance(module, nn.Conv2d) and name.startswith("classifier") else 0
 
 
 if __name__ == "__main__":

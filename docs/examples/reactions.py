@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 TOKEN = re.compile(r"\[[^]]+]|Br|Cl|>>|%\d\d|[A-Za-z]|\d|[-().=#+\\/:~@?*$]")  # one atom, bond or bracket each
-LONGEST = 128  # tokens: longer reactions are left out
+LONGEST = 80  # tokens: longer reactions are left out
 MASKED = 0.15  # of the tokens, as in BERT
 
 

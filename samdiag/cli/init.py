@@ -25,7 +25,7 @@ PARTS = ("problem", "model", "data", "loss")
 
 
 def init(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint: a file or a folder.")],
+    checkpoint: flags.Checkpoint,
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
     model: Annotated[str | None, flags.option("model")] = None,
     data: Annotated[str | None, flags.option("data")] = None,

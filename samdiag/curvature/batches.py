@@ -19,7 +19,7 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def plain(batch: Any) -> Any:
-    """A batch that is a table of a kind torch does not look into, as a tokenizer's is, made a dict; others as they are."""
+    """A batch that is a table of a kind that torch does not look into, as a dict; others as they are."""
     return dict(batch) if isinstance(batch, Mapping) and type(batch) not in pytree.SUPPORTED_NODES else batch
 
 

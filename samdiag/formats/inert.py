@@ -95,7 +95,6 @@ DROPPED = (
     *("datetime.datetime", "datetime.date", "datetime.timedelta", "uuid.UUID", "decimal.Decimal"),
     *(f"builtins.{name}" for name in ("int", "float", "list", "dict", "str", "bool", "tuple", "bytes")),
     *(f"__builtin__.{name}" for name in ("int", "float", "list", "dict")),
-    *("mmengine.logging.history_buffer.HistoryBuffer", "mmengine.logging.message_hub.MessageHub"),
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
     *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray"),
 )

@@ -17,7 +17,7 @@ from typing import Any
 NO_STATE: Any = object()
 MAX_TEXT = 100_000  # characters of one text; names and paths have some 100
 MAX_INTEGER_BYTES = 8  # sizes and offsets are 64-bit
-MAX_OPERATIONS = 20_000_000  # some 30 per stored chunk: half a million chunks, some gigabytes and seconds
+MAX_OPERATIONS = 20_000_000  # some 70 per piece of a stored tensor: 300 000 pieces, half a minute
 KEY_TYPES = (str, int, bool)  # of dictionaries, beside Objects; their hashes cannot be made slow by nesting
 MAX_KEY_INTEGER = 2**31  # larger ones could be chosen to share one hash
 
@@ -68,16 +68,26 @@ class _Machine:
 
     def run(self) -> Any:
         for _ in range(MAX_OPERATIONS):
-            code = self.take(1)
-            if code == b".":
-                if len(self.stack) != 1 or self.marks:
-                    raise ValueError("it ends in the middle")
-                return self.stack[0]
-            operation = OPERATIONS.get(code)
+            operation = TABLE[self.byte()]
             if operation is None:
-                raise Refused(f"it uses the operation {code!r}, which plain values do not need")
+                return self.result()
             operation(self)
         raise Refused(f"it takes more than {MAX_OPERATIONS} operations")
+
+    def result(self) -> Any:
+        """What the pickle is, at its end; Refused where what stopped the reading is no end."""
+        code = self.data[self.at - 1 : self.at]
+        if code != STOP:
+            raise Refused(f"it uses the operation {code!r}, which plain values do not need")
+        if len(self.stack) != 1 or self.marks:
+            raise ValueError("it ends in the middle")
+        return self.stack[0]
+
+    def byte(self) -> int:
+        if self.at >= len(self.data):
+            raise ValueError("it is cut short")
+        self.at += 1
+        return self.data[self.at - 1]
 
     def take(self, count: int) -> bytes:
         found = self.data[self.at : self.at + count]
@@ -103,9 +113,6 @@ class _Machine:
             raise ValueError(f"a text in it has {length} bytes, more than the {MAX_TEXT} allowed")
         return self.take(length).decode("utf-8")
 
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise ValueError("it takes more than it has put")
@@ -113,10 +120,9 @@ class _Machine:
 
     def top(self, kind: type) -> Any:
         """The value on the stack, which is to be filled or given a state; it must be of this very kind."""
-        value = self.pop()
+        value = self.stack[-1] if len(self.stack) > (self.marks[-1] if self.marks else 0) else None
         if type(value) is not kind:
             raise Refused(f"it changes a {type(value).__name__} as if it were a {kind.__name__}")
-        self.push(value)
         return value
 
     def since_mark(self) -> list[Any]:
@@ -128,14 +134,14 @@ class _Machine:
     def named(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str or (module, name) not in self.allowed:
             raise Refused(f"it names {module}.{name}")
-        self.push(Name(module, name))
+        self.stack.append(Name(module, name))
 
     def make(self) -> None:
         """REDUCE and NEWOBJ: what would be called becomes a record of the call."""
         arguments, kind = self.pop(), self.pop()
         if type(kind) is not Name or type(arguments) is not tuple:
             raise Refused("it calls something that is not a class of the list")
-        self.push(Object(kind, arguments))
+        self.stack.append(Object(kind, arguments))
 
     def build(self) -> None:
         state = self.pop()
@@ -157,21 +163,21 @@ class _Machine:
             table[key] = value
 
     def remember(self, index: int) -> None:
-        value = self.pop()
-        self.push(value)
-        self.memo[index] = value
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise ValueError("it remembers what it has not put")
+        self.memo[index] = self.stack[-1]
 
     def integer(self, length: int) -> None:
         if length > MAX_INTEGER_BYTES:
             raise Refused(f"it holds an integer of {length} bytes")
-        self.push(int.from_bytes(self.take(length), "little", signed=True))
+        self.stack.append(int.from_bytes(self.take(length), "little", signed=True))
 
     def last(self, count: int) -> tuple[Any, ...]:
         return tuple([self.pop() for _ in range(count)][::-1])
 
 
 def _protocol(machine: _Machine) -> None:
-    version = machine.number("<B")
+    version = machine.byte()
     if version > 5:  # the newest there is
         raise Refused(f"its protocol {version} is unknown")
 
@@ -181,40 +187,41 @@ def _old_global(machine: _Machine) -> None:
     machine.named(module, machine.line())
 
 
+STOP = b"."
 OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
     # protocol and frames: a frame says only how much a stream should read at once
     b"\x80": _protocol,
     b"\x95": lambda m: (m.take(8), None)[1],
     # plain values
-    b"N": lambda m: m.push(None),
-    b"\x88": lambda m: m.push(True),
-    b"\x89": lambda m: m.push(False),
-    b"K": lambda m: m.push(m.number("<B")),
-    b"M": lambda m: m.push(m.number("<H")),
-    b"J": lambda m: m.push(m.number("<i")),
-    b"\x8a": lambda m: m.integer(m.number("<B")),
-    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    b"\x8c": lambda m: m.push(m.text(m.number("<B"))),
-    b"X": lambda m: m.push(m.text(m.number("<I"))),
+    b"N": lambda m: m.stack.append(None),
+    b"\x88": lambda m: m.stack.append(True),
+    b"\x89": lambda m: m.stack.append(False),
+    b"K": lambda m: m.stack.append(m.byte()),
+    b"M": lambda m: m.stack.append(m.number("<H")),
+    b"J": lambda m: m.stack.append(m.number("<i")),
+    b"\x8a": lambda m: m.integer(m.byte()),
+    b"G": lambda m: m.stack.append(struct.unpack(">d", m.take(8))[0]),
+    b"\x8c": lambda m: m.stack.append(m.text(m.byte())),
+    b"X": lambda m: m.stack.append(m.text(m.number("<I"))),
     # containers
     b"(": lambda m: m.marks.append(len(m.stack)),
-    b")": lambda m: m.push(()),
-    b"t": lambda m: m.push(tuple(m.since_mark())),
-    b"\x85": lambda m: m.push(m.last(1)),
-    b"\x86": lambda m: m.push(m.last(2)),
-    b"\x87": lambda m: m.push(m.last(3)),
-    b"]": lambda m: m.push([]),
+    b")": lambda m: m.stack.append(()),
+    b"t": lambda m: m.stack.append(tuple(m.since_mark())),
+    b"\x85": lambda m: m.stack.append(m.last(1)),
+    b"\x86": lambda m: m.stack.append(m.last(2)),
+    b"\x87": lambda m: m.stack.append(m.last(3)),
+    b"]": lambda m: m.stack.append([]),
     b"a": lambda m: m.append([m.pop()]),
     b"e": lambda m: m.append(m.since_mark()),
-    b"}": lambda m: m.push({}),
+    b"}": lambda m: m.stack.append({}),
     b"s": lambda m: m.fill(list(m.last(2))),
     b"u": lambda m: m.fill(m.since_mark()),
     # memo
     b"\x94": lambda m: m.remember(len(m.memo)),
-    b"q": lambda m: m.remember(m.number("<B")),
+    b"q": lambda m: m.remember(m.byte()),
     b"r": lambda m: m.remember(m.number("<I")),
-    b"h": lambda m: m.push(m.memo[m.number("<B")]),
-    b"j": lambda m: m.push(m.memo[m.number("<I")]),
+    b"h": lambda m: m.stack.append(m.memo[m.byte()]),
+    b"j": lambda m: m.stack.append(m.memo[m.number("<I")]),
     # names, and objects of the named classes
     b"c": _old_global,
     b"\x93": lambda m: m.named(*m.last(2)),
@@ -222,3 +229,4 @@ OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x81": _Machine.make,
     b"b": _Machine.build,
 }
+TABLE = [OPERATIONS.get(bytes([code])) for code in range(256)]  # by number; None: not read

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats.content import unhashed
 from samdiag.formats.opening import open_checkpoint
+from samdiag.formats.plain_data import as_table
 
 if TYPE_CHECKING:
     from samdiag.formats.checkpoint import Checkpoint, TensorInfo
 
 STATISTICS = ("running_mean", "running_var")  # floating-point tensors of batch norm that are no parameters
+CONFIG_KEYS = ("architectures", "model_type", "dtype", "torch_dtype", "num_labels", "transformers_version")
+ADAPTER_KEYS = ("peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "target_modules")
 FLOATS = ("float", "bfloat", "complex")
 
 
@@ -85,6 +88,7 @@ class Summary:
         stamp: the spec embedded in a safetensors file.
         metadata: other texts of a safetensors header.
         hyper_parameters: what the training script saved of its own arguments.
+        configuration: the telling keys of config.json and of adapter_config.json.
         notes: what the reader should know.
     """
 
@@ -101,6 +105,7 @@ class Summary:
     stamp: Mapping[str, Any] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -142,8 +147,14 @@ def summarise(checkpoint: Checkpoint, path: str) -> Summary:
         stamp=checkpoint.stamp,
         metadata=checkpoint.metadata,
         hyper_parameters=checkpoint.hyper_parameters,
+        configuration=_chosen(checkpoint.config, CONFIG_KEYS) | _chosen(checkpoint.adapter, ADAPTER_KEYS),
         notes=(*checkpoint.notes, *notes),
     )
+
+
+def _chosen(table: Mapping[str, Any] | None, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The entries of `table` under `keys`, as bounded plain data."""
+    return as_table({key: table[key] for key in keys if key in table}) if table is not None else {}
 
 
 def _tensors(checkpoint: Checkpoint) -> tuple[tuple[TensorLine, ...], tuple[str, ...]]:

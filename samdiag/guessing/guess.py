@@ -16,7 +16,7 @@ from samdiag.guessing.packages import Package
 from samdiag.guessing.parts import Evidence
 from samdiag.guessing.proposal import RHO, Part, Proposal
 from samdiag.guessing.sources import read_folder
-from samdiag.quoting import listed, shown
+from samdiag.quoting import listed, quoted, shown
 from samdiag.spec.discover import said_by
 from samdiag.types import Setting, Trust
 
@@ -89,6 +89,13 @@ def propose(
 
 def outline_of(checkpoint: Checkpoint) -> tuple[Outline, str | None]:
     """Names and shapes of the raw weights, else of the averaged ones; and "ema" for those."""
+    if checkpoint.load_infos is not None:  # from headers alone
+        try:
+            infos = checkpoint.tensor_infos()
+        except SamdiagError:  # e.g. averaged weights alone
+            infos = {}
+        if infos:
+            return Outline(shapes={name: info.shape for name, info in infos.items()}), None
     try:
         tensors, weights = checkpoint.weights("raw"), None
     except SamdiagError as error:
@@ -164,6 +171,9 @@ def _rho(rho: float | None, known: Mapping[str, Setting]) -> tuple[float | None,
 
 def _described(checkpoint: Checkpoint, outline: Outline) -> Iterator[str]:
     yield f"{checkpoint.format}: {len(outline.shapes)} tensors, {outline.num_parameters} numbers"
+    if checkpoint.hyper_parameters:
+        recorded = listed((f"{name} = {quoted(value)}" for name, value in checkpoint.hyper_parameters.items()), 12)
+        yield f"its training script recorded: {recorded}"
     if outline.vocabulary is not None:
         yield f"{outline.vocabulary} words or tokens in its embedding"
     if outline.input_shapes:

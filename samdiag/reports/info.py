@@ -79,6 +79,7 @@ def _said(summary: Summary) -> Iterator[str]:
     hints = [f"{printable(hint.name)} = {value_text(hint.value)} ({printable(hint.source)})" for hint in summary.hints]
     yield from _rows("hints", hints)
     yield from _rows("arguments", _bounded(summary.hyper_parameters))
+    yield from _rows("configuration", _bounded(summary.configuration))
     yield from _rows("metadata", _bounded(summary.metadata))
 
 

@@ -49,6 +49,7 @@ def build(resolution: Resolution, checkpoint: Checkpoint) -> Built:
         CannotDecide: the weights cannot be read.
     """
     from samdiag.spec.loading import load_weights
+    from samdiag.spec.models.renaming import in_own_names
 
     extend_path(resolution.pythonpath)
     maker = _Maker(resolution=resolution, checkpoint=checkpoint, base=_base(resolution, checkpoint))
@@ -56,7 +57,8 @@ def build(resolution: Resolution, checkpoint: Checkpoint) -> Built:
     weights = checkpoint.weights(resolution.settings["weights"].value)
     if checkpoint.adapter is not None:
         return _adapted(built, checkpoint, maker.base, weights)
-    notes = load_weights(built.problem.model, weights, shown(checkpoint.path))
+    file = shown(checkpoint.path)
+    notes = load_weights(built.problem.model, in_own_names(built.problem.model, weights, file), file)
     return Built(problem=built.problem, notes=(*built.notes, *notes))
 
 

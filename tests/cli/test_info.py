@@ -145,3 +145,13 @@ def test_the_report_goes_where_it_is_told(run: Run, work: Path, optimised: Path)
     assert "torch-zip" in (work / "report.txt").read_text()
     ran = run("info", optimised, "--output", optimised)
     assert ran.code == 2
+
+
+def test_the_telling_part_of_a_configuration(run: Run, work: Path) -> None:
+    (work / "hf").mkdir()
+    save_file({"w": torch.zeros(2)}, work / "hf" / "model.safetensors")
+    config = {"architectures": ["BertModel"], "model_type": "bert", "id2label": {str(n): "x" for n in range(9999)}}
+    (work / "hf" / "config.json").write_text(json.dumps(config))
+    found = run("info", "hf", "--format", "json").report
+    assert found["configuration"] == {"architectures": ["BertModel"], "model_type": "bert"}
+    assert "model_type = bert" in run("info", "hf").out

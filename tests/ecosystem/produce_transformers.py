@@ -121,6 +121,19 @@ def hub_torch_shards(folder: Path) -> Made:
 
 
 OPTIMIZER = "lr, momentum, weight decay, momentum buffers"
+
+
+def timm_hub(folder: Path) -> Made:
+    declare()
+    import timm
+    from timm.models import save_for_hf
+
+    model = timm.create_model("test_resnet", num_classes=7)
+    save_for_hf(model, folder, safe_serialization=True)
+    hints = {"model": {"timm": "test_resnet", "args": {"num_classes": 7, "in_chans": 3, "global_pool": "avg"}}}
+    return Made(path=folder, weights=kept(model.state_dict()), hints=hints)
+
+
 CONFIGURED = "model and loss from config.json"
 DIRECTORY = "Hugging Face directory"
 SHARDED = "sharded safetensors"
@@ -164,6 +177,14 @@ PRODUCERS = [
         make=accelerate_state,
         reads=f"{OPTIMIZER} from optimizer.bin",
         library="accelerate",
+    ),
+    Producer(
+        format=DIRECTORY,
+        kind="huggingface",
+        how="`save_for_hf`",
+        make=timm_hub,
+        reads="model from config.json",
+        library="timm",
     ),
     Producer(
         format=SHARDED,

@@ -61,3 +61,10 @@ def test_the_fingerprint_knows_the_configuration(folder: Path) -> None:
     before = open_checkpoint(folder).fingerprint
     (folder / "adapter_config.json").write_text(json.dumps({**LORA, "lora_alpha": 8}))
     assert open_checkpoint(folder).fingerprint != before
+
+
+def test_a_whole_model_beside_the_configuration_alone(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").rename(folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.adapter is None
+    assert checkpoint.format == "huggingface"

@@ -364,3 +364,14 @@ def test_the_folders_that_accelerate_writes_for_fsdp(tmp_path: Path, trained: tu
     (tmp_path / "pytorch_model_fsdp_1").mkdir()
     with pytest.raises(UsageError, match="several models"):
         open_checkpoint(tmp_path)
+
+
+def test_several_optimizers(tmp_path: Path) -> None:
+    groups = {f"optim{number}.param_groups.0.lr": number / 10 for number in range(1, 18)}
+    two = dict(list(groups.items())[:2])
+    folder = write_distributed(tmp_path / "a", pieces("w", W), {"w": (4, 3)}, {**two, "optim2.param_groups.0.rho": 0.1})
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.hints["sam.lr"].value == 0.2
+    assert any("several optimizers" in note for note in checkpoint.notes)
+    with pytest.raises(CannotDecide, match="17 optimizers"):
+        open_checkpoint(write_distributed(tmp_path / "b", pieces("w", W), {"w": (4, 3)}, groups))

@@ -233,3 +233,24 @@ def test_the_folder_may_be_the_working_directory(folder: Path, monkeypatch: pyte
     checkpoint = open_checkpoint(".")
     assert checkpoint.path.name == "model"
     assert checkpoint.weights().keys() == {"w"}
+
+
+def test_a_model_of_timm_on_the_hub(folder: Path) -> None:
+    config = {"architecture": "resnet18", "num_classes": 7, "pretrained_cfg": {}, "model_args": {"in_chans": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (said,) = open_checkpoint(folder).embedded
+    assert said.document == {"model": {"timm": "resnet18", "args": {"num_classes": 7, "in_chans": 1}}}
+    (folder / "config.json").write_text(json.dumps({**config, "architecture": "hf_hub:evil/x"}))
+    assert open_checkpoint(folder).embedded == ()
+
+
+def test_final_weights_beside_the_checkpoints_of_their_run(folder: Path) -> None:
+    (folder / "checkpoint-10").mkdir()
+    assert any("checkpoint-10" in note for note in open_checkpoint(folder).notes)
+
+
+def test_the_index_of_another_framework_is_none(tmp_path: Path) -> None:
+    (tmp_path / "tf_model.h5.index.json").write_text('{"weight_map": {}}')
+    (tmp_path / "tf_model-00001-of-00001.h5").write_bytes(b"x")
+    with pytest.raises(CannotDecide, match="Keras"):
+        open_checkpoint(tmp_path)

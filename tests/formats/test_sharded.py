@@ -76,15 +76,16 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert "link out of its folder" in refused(tmp_path / "m").what
 
 
-def test_the_links_of_the_hub_cache_are_followed(tmp_path: Path) -> None:
-    snapshot = tmp_path / "models--x" / "snapshots" / "abc"
+@pytest.mark.parametrize("inside", ["", "unet"])
+def test_the_links_of_the_hub_cache_are_followed(tmp_path: Path, inside: str) -> None:
+    snapshot = tmp_path / "models--x" / "snapshots" / "abc" / inside
     blobs = tmp_path / "models--x" / "blobs"
     blobs.mkdir(parents=True)
-    snapshot.parent.mkdir()
+    snapshot.mkdir(parents=True)
     write_shards(snapshot, TENSORS)
     for number, name in enumerate(os.listdir(snapshot)):
         (snapshot / name).rename(blobs / str(number))
-        (snapshot / name).symlink_to(Path("..", "..", "blobs", str(number)))
+        (snapshot / name).symlink_to(os.path.relpath(blobs / str(number), snapshot))
     assert open_checkpoint(snapshot).weights().keys() == {"a", "b"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -20,9 +20,8 @@ from tests.guessing.conftest import outline
 
 
 @pytest.fixture(scope="module", autouse=True)
-def libraries() -> Iterator[None]:
+def libraries() -> None:
     torchvision_ops.declare()
-    yield
 
 
 def build(library: str, name: str, args: Mapping[str, Any]) -> nn.Module:

@@ -1,7 +1,8 @@
-"""The truth for models of the catalogs: a dense float64 Hessian by autograd, and samdiag's two ends beside it."""
+"""The truth for what catalogs name: a dense float64 Hessian by autograd beside samdiag's two ends, and no network."""
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -56,3 +57,14 @@ def check_ends(problem: Problem) -> None:
     scale = 1e-5 * float(truth.abs().max())
     assert found.lambda_max.value == pytest.approx(float(truth[-1]), abs=scale)
     assert found.lambda_min.value == pytest.approx(float(truth[0]), abs=scale)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever connects, or looks a host's name up, fails the test."""
+
+    def refused(*_: Any) -> None:
+        raise AssertionError("something connected to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from samdiag.errors import UsageError
 from samdiag.formats import open_checkpoint
 from samdiag.spec.build import build
-from tests.spec.catalog_truth import check_ends
+from tests.spec.catalog_truth import check_ends, no_network  # noqa: F401  (a fixture)
 from tests.torchvision_ops import declare
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed:FutureWarning")
@@ -177,3 +178,11 @@ def test_where_the_base_is_must_be_said_and_only_for_adapters(work: Path, resolv
     checkpoint = open_checkpoint("base")
     with pytest.raises(UsageError, match="is for adapters"):
         build(resolved(checkpoint), checkpoint)
+
+
+def test_peft_that_is_not_installed(work: Path, resolved, monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "peft"]:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it raises ModuleNotFoundError
+    error = complaint(resolved)
+    assert error.what == "the adapter needs peft, which is not installed"
+    assert error.todo == "pip install 'samdiag[peft]'"

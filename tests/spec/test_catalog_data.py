@@ -21,6 +21,7 @@ from samdiag.spec.batches import Columns, cut
 from samdiag.spec.catalog import build_data
 from samdiag.spec.requests import Data, DataRequest
 from samdiag.types import Trust
+from tests.spec.catalog_truth import no_network  # noqa: F401  (a fixture)
 from tests.torchvision_ops import declare
 
 Ask = Callable[..., Data]
@@ -251,6 +252,24 @@ def test_a_set_of_torchvision(mnist: tuple[np.ndarray, np.ndarray], ask: Ask) ->
     inputs, targets = pairs(data)
     assert np.allclose(inputs[:, 0].numpy(), (mnist[0] / 255 - 0.1307) / 0.3081, atol=1e-5)
     assert targets.tolist() == mnist[1].tolist()
+
+
+def test_only_with_the_flag_is_a_set_fetched(folder: Path, ask: Ask, monkeypatch) -> None:
+    declare()
+    from torchvision import datasets
+
+    asked: list[dict[str, Any]] = []
+
+    class Recorded(datasets.FakeData):
+        def __init__(self, **arguments: Any) -> None:
+            asked.append(arguments)
+            super().__init__(size=3, image_size=(3, 4, 4), num_classes=2)
+
+    monkeypatch.setattr(datasets, "CIFAR10", Recorded)
+    for download in (False, True):
+        assert len(ask("torchvision", "CIFAR10", download=download).returned) == 3
+    root = str(folder / "data")
+    assert asked == [{"root": root, "train": True, "download": download} for download in (False, True)]
 
 
 @pytest.mark.parametrize(

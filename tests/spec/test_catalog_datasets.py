@@ -20,6 +20,7 @@ from samdiag.spec.batches import cut
 from samdiag.spec.catalog import build_data
 from samdiag.spec.requests import Data, DataRequest
 from samdiag.types import Trust
+from tests.spec.catalog_truth import no_network  # noqa: F401  (a fixture)
 from tests.torchvision_ops import declare
 
 Ask = Callable[..., Data]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from samdiag.spec.build import build
 from samdiag.spec.catalog import build_model
 from samdiag.spec.requests import Model, ModelRequest
 from samdiag.types import Trust
-from tests.spec.catalog_truth import check_ends
+from tests.spec.catalog_truth import check_ends, no_network  # noqa: F401  (a fixture)
 from tests.torchvision_ops import declare
 
 Ask = Callable[..., Model]
@@ -41,17 +40,6 @@ VIT = {"image_size": 8, "patch_size": 4, "num_labels": 3, **{key: BERT[key] for 
 @pytest.fixture(scope="module", autouse=True)
 def libraries() -> None:
     declare()
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever connects fails the test."""
-
-    def refused(*_: Any) -> None:
-        raise AssertionError("something connected to the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    monkeypatch.setattr(socket, "getaddrinfo", refused)
 
 
 @pytest.fixture
@@ -137,7 +125,7 @@ def resnet10t(folder: Path) -> str:
     import timm
 
     save_file(timm.create_model("resnet10t", num_classes=3).state_dict(), folder / "a.safetensors")
-    images(folder, 32, 3)
+    images(folder, 32, 6)
     spec(folder, '{ timm = "resnet10t", args = { num_classes = 3 } }')
     return "a.safetensors"
 
@@ -154,6 +142,30 @@ def squeezenet(folder: Path) -> str:
 
 def toml(args: dict[str, Any]) -> str:
     return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in args.items()) + " }"
+
+
+def test_weights_under_the_names_of_an_older_transformers_are_the_librarys_own(folder: Path, resolved) -> None:
+    import transformers
+    from safetensors.torch import load_file
+
+    torch.manual_seed(0)
+    vit(folder)
+    stored = load_file("saved/model.safetensors")
+    theirs = transformers.ViTForImageClassification.from_pretrained("saved").state_dict()
+    assert not set(stored) <= set(theirs)  # else there is nothing to convert
+    checkpoint = open_checkpoint("saved")
+    ours = build(resolved(checkpoint), checkpoint).problem.model.state_dict()
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    removed = sorted(stored)[3]
+    save_file({**{n: v for n, v in stored.items() if n != removed}, "junk": torch.zeros(1)}, "saved/model.safetensors")
+    checkpoint = open_checkpoint("saved")
+    with pytest.raises(UsageError, match=r"missing: vit\.[\w.]+; not in the model: junk"):
+        build(resolved(checkpoint), checkpoint)
+    save_file({**stored, removed: torch.zeros(1)}, "saved/model.safetensors")
+    checkpoint = open_checkpoint("saved")
+    with pytest.raises(UsageError, match=r"another shape than in the model: .* \(1,\) against"):
+        build(resolved(checkpoint), checkpoint)
 
 
 @pytest.mark.slow

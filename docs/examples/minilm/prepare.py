@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 NUM_PAIRS = 32
-LENGTH = 16  # tokens: longer definitions are left out
+LENGTH = 12  # tokens: longer definitions are left out
 LINE = re.compile(r"^\d{8} \d\d n [0-9a-f]{2} (\S+) .*? \| ([^;\n]+)")  # of a synset: first word, definition
 
 

@@ -13,6 +13,7 @@ from samdiag.formats import Checkpoint
 from samdiag.quoting import listed, shown
 from samdiag.spec.libraries import library
 from samdiag.spec.models.lora_config import lora_arguments
+from samdiag.spec.models.renaming import in_own_names
 from samdiag.spec.proportion import in_proportion
 from samdiag.user_errors import user_code
 
@@ -35,7 +36,7 @@ def load_base(model: nn.Module, base: Checkpoint, adapter: Mapping[str, Any], wh
     from samdiag.spec.loading import load_weights
 
     own = {name: value for name, value in model.state_dict().items() if hasattr(value, "shape")}
-    given = _with_prefix(base.weights(which), own, getattr(model, "base_model_prefix", ""))
+    given = in_own_names(model, base.weights(which), shown(base.path))
     extra = [name for name in given if name not in own]
     brought = adapter.get("modules_to_save") or ()
     fresh = {name: value for name, value in own.items() if name not in given and _is_in(name, brought)}
@@ -86,13 +87,6 @@ def _check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], fi
 
 def _misfit(file: str, reason: str) -> UsageError:
     return UsageError(f"the adapter's tensors in {file} do not fit the base model: {reason}", SAME_BASE)
-
-
-def _with_prefix(given: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
-    """The base's tensors under the model's names: a bare encoder's lack the name that a model with a head gives it."""
-    if not prefix or any(name in own for name in given):
-        return given
-    return {f"{prefix}.{name}": value for name, value in given.items()}
 
 
 def _is_in(name: str, modules: Any) -> bool:
