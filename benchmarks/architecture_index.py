@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,31 @@ WITHOUT_AUXILIARY = ("googlenet", "inception_v3")  # saved with and without the 
 def main() -> None:
     """Builds every model and writes the index."""
     declare()
+    write(map(_row, itertools.chain(_torchvision(), _timm())))  # one model in memory at a time
+
+
+def write(rows: Iterable[tuple[str, list[Any]]]) -> None:
+    """Writes the index: one set of names a line, for readable differences."""
     found: dict[str, list[list[Any]]] = {}
-    for library, name, arguments, model in (*_torchvision(), *_timm()):
-        shapes = shapes_of(model)
-        heads = _heads(model)
-        entry = [library, name, sorted(heads), body_hash(shapes, heads)]
-        found.setdefault(name_hash(shapes), []).append([*entry, arguments] if arguments else entry)
-    document = {
+    for names, row in rows:
+        found.setdefault(names, []).append(row)
+    head = {
         "made_by": "benchmarks/architecture_index.py",
         "versions": {library: importlib.metadata.version(library) for library in ("torchvision", "timm", "torch")},
-        "architectures": dict(sorted(found.items())),
+        "architectures": {},
     }
-    lines = [json.dumps(document | {"architectures": {}})[:-2]]  # one architecture a line, for readable differences
-    rows = [
-        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}"
-        for key, value in document["architectures"].items()
-    ]
-    TARGET.write_text(lines[0] + "\n" + ",\n".join(rows) + "\n}}\n", encoding="utf-8")
+    lines = [f"{json.dumps(names)}: {json.dumps(found[names], separators=(',', ':'))}" for names in sorted(found)]
+    TARGET.write_text(json.dumps(head)[:-2] + "\n" + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
     print(f"{sum(map(len, found.values()))} models, {len(found)} sets of names, {TARGET.stat().st_size} bytes")
+
+
+def _row(built: tuple[str, str, dict[str, Any], nn.Module]) -> tuple[str, list[Any]]:
+    """The hash of a model's names, and what is written of it."""
+    library, name, arguments, model = built
+    shapes = shapes_of(model)
+    heads = _heads(model)
+    row = [library, name, sorted(heads), body_hash(shapes, heads)]
+    return name_hash(shapes), [*row, arguments] if arguments else row
 
 
 def _timm() -> Iterator[tuple[str, str, dict[str, Any], nn.Module]]:

@@ -86,8 +86,12 @@ class Folder:
 
 def is_bare(name: str) -> bool:
     """Whether it is a file's name and no path: no separators, no drive, not `.` or `..`, of a length that can exist."""
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError:  # half a character, as JSON can say
+        return False
     plain = not any(character in name for character in "/\\:\0") and name not in ("", ".", "..")
-    return plain and len(os.fsencode(name)) <= MAX_FILE_NAME
+    return plain and length <= MAX_FILE_NAME
 
 
 def _blobs(home: Path) -> list[Path]:

@@ -99,6 +99,16 @@ def networks(sources: list[Source], outline: Outline, stem: str) -> list[Named]:
     return ordered or makers
 
 
+def derived(sources: list[Source], base: str) -> list[Named]:
+    """Classes that derive from the class called `base`, which is not among the sources, and need no argument."""
+    return [
+        Named(reference=f"{source.reference}:{item.name}", source=source, compared=f"it derives from {base}")
+        for source in sources
+        for item in source.classes
+        if base in item.bases and not any(parameter.required for parameter in item.parameters)
+    ]
+
+
 def data(sources: list[Source]) -> list[Named]:
     """Functions named or annotated as data that take no argument; those for training first."""
     found = [
@@ -124,7 +134,7 @@ def losses(sources: list[Source]) -> list[Named]:
     return [
         Named(reference=f"{source.reference}:{function.name}", source=source)
         for source, function in _functions(sources)
-        if function.name in LOSS_NAMES and _takes_model_and_batch(function)
+        if _takes_model_and_batch(function)
     ]
 
 
@@ -149,7 +159,9 @@ def _functions(sources: list[Source]) -> Iterator[tuple[Source, Function]]:
 
 def _takes_model_and_batch(function: Function) -> bool:
     required = [parameter for parameter in function.parameters if parameter.required]
-    return len(required) == 2 and required[0].name in {"model", "net", "network", "module"}
+    if len(required) != 2 or required[0].name not in {"model", "net", "network", "module"}:
+        return False
+    return function.name in LOSS_NAMES or required[1].name == "batch"
 
 
 def _makers(

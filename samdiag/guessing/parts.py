@@ -70,7 +70,8 @@ def model(evidence: Evidence) -> Part:
     """The model: as said, as the checkpoint's configuration says, or the one whose tensors these are."""
     if "model" in evidence.said:
         return Part(name="model", chosen=Candidate(value=evidence.said["model"], why=SAID))
-    found = [_compared(candidate, evidence) for candidate in (*_known("model", evidence), *_unsaid_class(evidence))]
+    said = [*_known("model", evidence), *_unsaid_class(evidence)]
+    found = [candidate for one in said for candidate in _compared(one, evidence)]
     searched = own_code.networks(evidence.packages, evidence.outline, evidence.stem)
     own = own_code.networks(evidence.own, evidence.outline, evidence.stem)
     found += _network_candidates(searched)
@@ -117,23 +118,24 @@ def loss(evidence: Evidence, chosen: Part, data_part: Part, guesses: list[DataGu
     """The loss: as said, the model's own, what the targets ask for, or what the working folder's code calls."""
     if "loss" in evidence.said:
         return Part(name="loss", chosen=Candidate(value=evidence.said["loss"], why=SAID))
-    found = [*_known("loss", evidence)]
+    found = [
+        Candidate(value=named.reference, why=f"{named.source.reference} defines it")
+        for named in own_code.losses(evidence.own)
+    ]
+    said = [*_known("loss", evidence)]
     value = chosen.chosen.value if chosen.chosen is not None else {}
     used = data_part.chosen.value if data_part.chosen is not None else None
     guess = next((guess for guess in guesses if guess.value == used), None)
     if isinstance(value, Mapping) and "transformers" in value:
-        found = [*_of_transformers(str(value["transformers"]), guess), *found]
-    elif guess is not None and guess.loss is not None:
+        said = [*_of_transformers(str(value["transformers"]), guess), *said]
+    found += said
+    if not said and guess is not None and guess.loss is not None:
         found.append(Candidate(value=guess.loss, why=f"the targets of the data: {guess.targets}"))
         found += [Candidate(value=guess.other_loss, why="it takes the same targets")] if guess.other_loss else []
     if isinstance(value, Mapping) and value.get("gallery") in GALLERY_DATA:
         found.append(
             Candidate(value="cross_entropy" if value["gallery"] == "digits-mlp" else "mse", why="of the gallery")
         )
-    found += [
-        Candidate(value=named.reference, why=f"{named.source.reference} defines it")
-        for named in own_code.losses(evidence.own)
-    ]
     if isinstance(value, Mapping) and _is_classifier(value):
         found.append(Candidate(value="cross_entropy", why="what a classifier is usually trained with"))
     called = own_code.losses_called(evidence.own)
@@ -163,15 +165,20 @@ def _unsaid_class(evidence: Evidence) -> Iterable[Candidate]:
         )
 
 
-def _compared(candidate: Candidate, evidence: Evidence) -> Candidate:
-    """A model of transformers after a look whether it has the checkpoint's tensors; another as it is."""
+def _compared(candidate: Candidate, evidence: Evidence) -> list[Candidate]:
+    """A model of transformers after a look whether it has the checkpoint's tensors; another as it is.
+
+    Where it has not, a class of the working folder that derives from it comes first.
+    """
     value = candidate.value
     name = value.get("transformers") if isinstance(value, Mapping) else None
     if not isinstance(name, str):
-        return candidate
+        return [candidate]
     fit = configured.compare(name, evidence.outline, evidence.build)
     args = {**(value.get("args") or {}), **fit.args}
-    return Candidate(value={"transformers": name, "args": args}, why=f"{candidate.why}; {fit.why}")
+    compared = Candidate(value={"transformers": name, "args": args}, why=f"{candidate.why}; {fit.why}")
+    derived = [] if fit.fits else own_code.derived(evidence.own, name)
+    return [*_network_candidates(derived), compared]
 
 
 def file_of(value: Any) -> str:

@@ -62,7 +62,20 @@ def test_the_fingerprint_knows_every_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../a.safetensors", "/etc/passwd", "sub/a.safetensors", "..", "", "a\0b", "C:a", "a\\b", "x" * 300, 7, None],
+    [
+        "../a.safetensors",
+        "/etc/passwd",
+        "sub/a.safetensors",
+        "..",
+        "",
+        "a\0b",
+        "C:a",
+        "a\\b",
+        "x" * 300,
+        "\ud800",
+        7,
+        None,
+    ],
 )
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: Any) -> None:
     write_shards(tmp_path / "m", {A: {"a": torch.ones(1)}}, weight_map={"a": name})

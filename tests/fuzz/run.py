@@ -50,7 +50,9 @@ def supervise(name: str, seconds: float, corpus: Path) -> None:
     start = time.monotonic()
     while (left := seconds - (time.monotonic() - start)) > 5:
         command = [sys.executable, "-m", "tests.fuzz.run", name, "--corpus", str(corpus), "--child", str(left)]
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace")
+        child = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
+        )
         assert child.stderr is not None
         executions, last = 0, ""
         for line in child.stderr:

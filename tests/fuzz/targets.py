@@ -449,7 +449,13 @@ def run_pattern(data: bytes) -> None:
 
 
 def pattern_seeds() -> list[bytes]:
-    return [rb".*\.(q|k|v)_proj", rb"(a+)+$", rb"model\.layers\.\d+\.self_attn\.[qk]_proj", rb"(?:x{1,9}){2}", rb"[^.]*"]
+    return [
+        rb".*\.(q|k|v)_proj",
+        rb"(a+)+$",
+        rb"model\.layers\.\d+\.self_attn\.[qk]_proj",
+        rb"(?:x{1,9}){2}",
+        rb"[^.]*",
+    ]
 
 
 def archive_seeds() -> list[bytes]:
@@ -532,7 +538,9 @@ TARGETS: dict[str, Target] = {
         Target(name="saved", run=run_saved, seeds=saved_seeds, words=JSON_WORDS),
         Target(name="archive", run=run_archive, seeds=archive_seeds),
         Target(name="array", run=run_array, seeds=array_seeds, words=(b"'descr': ", b"'shape': (", b"'<f4'", b"True")),
-        Target(name="pattern", run=run_pattern, seeds=pattern_seeds, words=(b".*", b"(?:", b"{2,}", b"[^", b"\\d+", b"|")),
+        Target(
+            name="pattern", run=run_pattern, seeds=pattern_seeds, words=(b".*", b"(?:", b"{2,}", b"[^", b"\\d+", b"|")
+        ),
         Target(name="quoting", run=run_quoting, seeds=quoting_seeds),
         Target(name="written-toml", run=run_written_toml, seeds=written_seeds),
     )

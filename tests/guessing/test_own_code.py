@@ -59,6 +59,8 @@ def data(): ...
 def loaders(path): ...
 def everything() -> "Dataset": ...
 def loss(model, batch): return F.cross_entropy(model(batch[0]), batch[1])
+def masked(model, batch): ...
+def distance(model, other): ...
 def whole() -> samdiag.Problem: ...
 class Images(Dataset):
     def __init__(self, train=True): ...
@@ -132,9 +134,17 @@ def test_data_losses_and_problems(folder: Path) -> None:
         "train.py:everything",
         "train.py:Images",
     ]
-    assert [named.reference for named in own_code.losses(sources)] == ["train.py:loss"]
+    assert [named.reference for named in own_code.losses(sources)] == ["train.py:loss", "train.py:masked"]
     assert [named.reference for named in own_code.problems(sources)] == ["train.py:whole"]
     assert own_code.losses_called(sources) == ["cross_entropy"]
+
+
+def test_a_class_that_derives_from_a_librarys(folder: Path) -> None:
+    (folder / "model.py").write_text(
+        "class Own(AlbertForMaskedLM): ...\nclass Other(AlbertForMaskedLM):\n  def __init__(self, size): ..."
+    )
+    found = own_code.derived(read_folder(folder), "AlbertForMaskedLM")
+    assert [named.reference for named in found] == ["model.py:Own"]
 
 
 def test_a_package_and_those_above_it_are_read_and_not_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,7 @@ ARRAYS: dict[str, Callable[[Ground], bytes]] = {
         )
         for payload in ("os.system", "eval", "STACK_GLOBAL", "subprocess.Popen", "pickle.loads")
     },
-    "object targets": lambda ground: archive(
-        inputs=INPUTS, targets=object_array(PAYLOADS["os.system"](ground.marker))
-    ),
+    "object targets": lambda ground: archive(inputs=INPUTS, targets=object_array(PAYLOADS["os.system"](ground.marker))),
     "a record with an object": lambda ground: archive(
         inputs=array_header("[('a', '|O')]", (1,)) + alone(PAYLOADS["eval"](ground.marker)), targets=TARGETS
     ),
@@ -116,7 +114,9 @@ IMAGES: dict[str, Callable[[Ground], bytes]] = {
     ),
     "a PNG of no pixels": lambda _: png(0, 0, b""),
     "a PNG cut short": lambda _: png(64, 64, bytes(64 * 65))[:60],
-    "PostScript": lambda ground: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(" + str(ground.marker).encode() + b") (w) file\n",
+    "PostScript": lambda ground: (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(" + str(ground.marker).encode() + b") (w) file\n"
+    ),
     "SVG": lambda _: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="https://example.invalid/x"/></svg>',
     "a pickle": lambda ground: alone(PAYLOADS["os.system"](ground.marker)),
     "MPO and friends": lambda _: b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(100),
@@ -243,13 +243,14 @@ TABLES: dict[str, Callable[[Path, Ground], None]] = {
     "its data in ../": _edited("state.json", _data_files("../../../outside/secret.safetensors")),
     "its data at an absolute path": _edited("state.json", _data_files("/etc/passwd")),
     "a format that is code": _edited("state.json", lambda s: {**s, "_format_type": "os.system"}),
-    "a feature of no such kind": _edited("dataset_info.json", lambda s: {**s, "features": {"x": {"_type": "os.system"}}}),
+    "a feature of no such kind": _edited(
+        "dataset_info.json", lambda s: {**s, "features": {"x": {"_type": "os.system"}}}
+    ),
     "a feature of a dunder": _edited("dataset_info.json", lambda s: {**s, "features": {"x": {"_type": "__class__"}}}),
     "a state of a list": _edited("state.json", lambda _: []),
-    "a pickled state": lambda folder, ground: folder.joinpath("state.json").write_bytes(
-        alone(PAYLOADS["os.system"](ground.marker))
-    )
-    and None,
+    "a pickled state": lambda folder, ground: (
+        folder.joinpath("state.json").write_bytes(alone(PAYLOADS["os.system"](ground.marker))) and None
+    ),
 }
 
 

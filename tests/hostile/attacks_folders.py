@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import pickle
@@ -14,14 +13,14 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 
-from tests.hostile.attack import ALONE, EXAMINED, OWN, UNDECIDED, USAGE, Attack, Ground, write
+from tests.hostile.attack import ALONE, EXAMINED, UNDECIDED, USAGE, Attack, Ground, write
 from tests.hostile.attacks_memory import chain
 from tests.hostile.containers import injected, state, torch_bytes
 from tests.hostile.documents import hugging_face
 from tests.hostile.opcodes import alone, before, call, name, stack_name, text
-from tests.hostile.payloads import ESSENTIAL, PAYLOADS, WORKING
+from tests.hostile.payloads import ESSENTIAL, PAYLOADS
 
 METADATA_MODULE = "torch.distributed.checkpoint.metadata"
 CONFIG = {"architectures": ["BertModel"], "model_type": "bert"}
@@ -115,7 +114,14 @@ AUTO = "--model", "{transformers='auto'}"
 HUGGING_FACE = [
     *(
         Attack(name=f"pickle: {payload} in {filename}", make=_beside(filename, payload), says="", code=EXAMINED)
-        for filename in ("optimizer.pt", "optimizer.bin", "scheduler.pt", "training_args.bin", "rng_state.pth", "scaler.pt")
+        for filename in (
+            "optimizer.pt",
+            "optimizer.bin",
+            "scheduler.pt",
+            "training_args.bin",
+            "rng_state.pth",
+            "scaler.pt",
+        )
         for payload in ("os.system", "STACK_GLOBAL", "eval")
     ),
     *(
@@ -133,7 +139,13 @@ HUGGING_FACE = [
         for filename in ("pytorch_model.bin", "diffusion_pytorch_model.bin")
         for payload in ESSENTIAL
     ),
-    Attack(name="folder: code beside the weights", make=_code_in_folder, says="nothing says data", code=USAGE, command=ALONE),
+    Attack(
+        name="folder: code beside the weights",
+        make=_code_in_folder,
+        says="nothing says data",
+        code=USAGE,
+        command=ALONE,
+    ),
     Attack(name="folder: code beside the weights, own problem", make=_code_in_folder, says="auto_map", code=EXAMINED),
     Attack(name="folder: sixty folders deep", make=_nested_transformers, says=""),
     Attack(name="folder: a folder that contains itself", make=_endless_transformers, says="", code=UNDECIDED),
@@ -153,7 +165,12 @@ HUGGING_FACE = [
         }.items()
     ),
     *(
-        Attack(name=f"folder: {filename} is a link out", make=_linked(filename, lambda g: str(g.secret)), says=says, code=code)
+        Attack(
+            name=f"folder: {filename} is a link out",
+            make=_linked(filename, lambda g: str(g.secret)),
+            says=says,
+            code=code,
+        )
         for filename, says, code in (
             ("config.json", "link", EXAMINED),
             ("model.safetensors", "link", UNDECIDED),
@@ -162,7 +179,9 @@ HUGGING_FACE = [
         )
     ),
     *(
-        Attack(name=f"folder: {filename} is a device", make=_linked(filename, lambda _: "/dev/zero"), says="", code=code)
+        Attack(
+            name=f"folder: {filename} is a device", make=_linked(filename, lambda _: "/dev/zero"), says="", code=code
+        )
         for filename, code in (("config.json", EXAMINED), ("model.safetensors", UNDECIDED), ("optimizer.pt", EXAMINED))
     ),
     *(
@@ -307,7 +326,9 @@ DISTRIBUTED = [
     *(
         Attack(
             name=f"pickle: {key} by an old name in .metadata",
-            make=_metadata(lambda ground, raw, pair=pair: before(call(name(*pair), text(f"touch {ground.marker}")), raw)),
+            make=_metadata(
+                lambda ground, raw, pair=pair: before(call(name(*pair), text(f"touch {ground.marker}")), raw)
+            ),
             says=".metadata",
         )
         for key, pair in DOTTED.items()
@@ -352,7 +373,12 @@ DISTRIBUTED = [
         make=_file_replaced(lambda path, ground: os.symlink(ground.secret, path)),
         says="link",
     ),
-    Attack(name="distributed: data that is a pipe", make=_file_replaced(lambda path, _: os.mkfifo(path)), says="", code=USAGE),
+    Attack(
+        name="distributed: data that is a pipe",
+        make=_file_replaced(lambda path, _: os.mkfifo(path)),
+        says="",
+        code=USAGE,
+    ),
     Attack(
         name="distributed: data that is a device",
         make=_file_replaced(lambda path, _: os.symlink("/dev/zero", path)),
@@ -365,7 +391,9 @@ DISTRIBUTED = [
 # ---------------------------------------------------------------- PEFT
 
 
-def adapter(document: Any = None, *, weights: bytes | None = None, file: str = "adapter_model.safetensors") -> Callable[[Ground], Path]:
+def adapter(
+    document: Any = None, *, weights: bytes | None = None, file: str = "adapter_model.safetensors"
+) -> Callable[[Ground], Path]:
     """An adapter folder with any configuration."""
 
     def make(ground: Ground) -> Path:
@@ -389,14 +417,27 @@ def _pickled_adapter(payload: str) -> Callable[[Ground], Path]:
     return make
 
 
-BASE = (*ALONE, "--config", "model = { python = 'problems.py:model' }", "--data", "problems.py:data", "--loss", "cross_entropy")
+BASE = (
+    *ALONE,
+    "--config",
+    "model = { python = 'problems.py:model' }",
+    "--data",
+    "problems.py:data",
+    "--loss",
+    "cross_entropy",
+)
 ADAPTERS = [
-    *(Attack(name=f"pickle: {payload} in adapter_model.bin", make=_pickled_adapter(payload), says="pickle") for payload in ESSENTIAL),
+    *(
+        Attack(name=f"pickle: {payload} in adapter_model.bin", make=_pickled_adapter(payload), says="pickle")
+        for payload in ESSENTIAL
+    ),
     *(
         Attack(name=f"adapter: {key}", make=adapter(document), says=says, code=code, command=BASE)
         for key, (document, says, code) in {
             "auto_mapping names code": (
-                {"auto_mapping": {"base_model_class": "Evil", "parent_library": "os"}}, "", EXAMINED,
+                {"auto_mapping": {"base_model_class": "Evil", "parent_library": "os"}},
+                "",
+                EXAMINED,
             ),
             "a base on the network": ({"base_model_name_or_path": "https://example.invalid/model"}, "", EXAMINED),
             "a base on disk": ({"base_model_name_or_path": "/etc"}, "", EXAMINED),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.hostile.attack import Attack, Ground, write
+from tests.hostile.attack import Attack, write
 from tests.hostile.containers import injected, rewritten, state, torch_bytes
-from tests.hostile.opcodes import alone, arguments, call, data, integer, name, text
+from tests.hostile.opcodes import alone, call, integer, name, text
 
 DEPTH = 60  # doublings: 2^60 objects, or bytes
 
@@ -117,8 +115,6 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 ATTACKS = [
-    Attack(
-        name=f"memory: {key}", make=lambda ground, make=make: write(ground.download / "model.pt", make()), says=says
-    )
+    Attack(name=f"memory: {key}", make=lambda ground, make=make: write(ground.download / "model.pt", make()), says=says)
     for key, (make, says) in BOMBS.items()
 ]

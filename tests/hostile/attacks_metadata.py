@@ -6,16 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.attack import ALONE, CKPT, EXAMINED, OWN, UNDECIDED, USAGE, Attack, Ground, write
+from tests.hostile.attack import ALONE, CKPT, EXAMINED, USAGE, Attack, Ground, write
 from tests.hostile.documents import (
     Document,
     folder_sidecar,
-    hugging_face,
-    lightning,
-    optimizer,
     sidecar,
     stamp,
-    timm,
 )
 
 CATALOG: dict[str, Any] = {"model": {"gallery": "saddle"}, "data": {"gallery": "saddle"}, "loss": "model"}
@@ -25,7 +21,9 @@ CHANNELS = {"stamp": stamp, "sidecar": sidecar, "folder's sidecar": folder_sidec
 
 def _code(ground: Ground) -> str:
     """A file beside the checkpoint that would create the marker."""
-    source = f"open({str(ground.marker)!r}, 'w').close()\ndef problem():\n    open({str(ground.marker)!r}, 'w').close()\n"
+    source = (
+        f"open({str(ground.marker)!r}, 'w').close()\ndef problem():\n    open({str(ground.marker)!r}, 'w').close()\n"
+    )
     write(ground.download / "evil.py", source)
     return "evil"
 
@@ -49,7 +47,9 @@ IMPORTS: dict[str, Document] = {
     "model.python of the standard library": _beside(
         lambda _, ground: {"model": {"python": "os:system", "args": {"command": f"touch {ground.marker}"}}}
     ),
-    "model.python beside a catalog": _beside(lambda module, _: {"model": {"gallery": "saddle", "python": f"{module}:x"}}),
+    "model.python beside a catalog": _beside(
+        lambda module, _: {"model": {"gallery": "saddle", "python": f"{module}:x"}}
+    ),
     "data": _beside(lambda module, _: {"data": f"{module}.py:problem"}),
     "data.python": _beside(lambda module, _: {"data": {"python": f"{module}:problem"}}),
     "loss": _beside(lambda module, _: {"loss": f"{module}:problem"}),
@@ -62,13 +62,13 @@ PATHS: dict[str, Document] = {
     "data.tensors, bare": _beside(lambda *_: {"data": {"tensors": "train.safetensors"}}),
     "data.webdataset": _beside(lambda *_: {"data": {"webdataset": "pipe:touch marker"}}),
     "data.root": _beside(lambda _, ground: {"data": {"torchvision": "CIFAR10", "root": str(ground.outside)}}),
-    "data.args.root": _beside(lambda _, ground: {"data": {"torchvision": "CIFAR10", "args": {"root": str(ground.outside)}}}),
+    "data.args.root": _beside(
+        lambda _, ground: {"data": {"torchvision": "CIFAR10", "args": {"root": str(ground.outside)}}}
+    ),
     "data.data_files": _beside(lambda *_: {"data": {"datasets": "text", "data_files": "/etc/passwd"}}),
     "data.datasets as a folder": _beside(lambda _, ground: {"data": {"datasets": str(ground.outside)}}),
     "data.datasets as a parent": _beside(lambda *_: {"data": {"datasets": "../outside"}}),
-    "data.args.data_files": _beside(
-        lambda *_: {"data": {"datasets": "text", "args": {"data_files": "/etc/passwd"}}}
-    ),
+    "data.args.data_files": _beside(lambda *_: {"data": {"datasets": "text", "args": {"data_files": "/etc/passwd"}}}),
     "data.args in depth": _beside(
         lambda *_: {"data": {"datasets": "text", "args": {"a": [{"b": ["https://example.invalid/x"]}]}}}
     ),
@@ -131,7 +131,10 @@ LOADS: dict[str, tuple[Document, str]] = {
     "transformers auto_map": (
         _beside(
             lambda *_: {
-                "model": {"transformers": "BertModel", "args": {"model_type": "bert", "auto_map": {"AutoModel": "evil.X"}}}
+                "model": {
+                    "transformers": "BertModel",
+                    "args": {"model_type": "bert", "auto_map": {"AutoModel": "evil.X"}},
+                }
             }
         ),
         "is refused",
@@ -152,7 +155,10 @@ LOADS: dict[str, tuple[Document, str]] = {
     ),
     "timm from the hub": (_beside(lambda *_: {"model": {"timm": "hf-hub:evil/model"}}), "no model"),
     "timm from a folder": (_beside(lambda *_: {"model": {"timm": "local-dir:/tmp/evil"}}), "no model"),
-    "transformers by path": (_beside(lambda *_: {"model": {"transformers": "/tmp/evil", "args": {"model_type": "bert"}}}), "no model"),
+    "transformers by path": (
+        _beside(lambda *_: {"model": {"transformers": "/tmp/evil", "args": {"model_type": "bert"}}}),
+        "no model",
+    ),
     "gallery of no such name": (_beside(lambda *_: {"model": {"gallery": "os.system"}}), "no model named"),
     "gallery by a dunder": (_beside(lambda *_: {"model": {"gallery": "__init__"}}), "no model named"),
     "gallery args of wrong types": (

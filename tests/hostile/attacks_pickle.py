@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.hostile.attack import ALONE, OWN, Attack
+from tests.hostile.attack import Attack
 from tests.hostile.containers import Container, legacy, pickled_state, plain_pickle, torch_file
 from tests.hostile.payloads import ESSENTIAL, PAYLOADS
 
@@ -31,7 +29,9 @@ CONTAINERS: dict[str, tuple[Container, str]] = {
 
 
 def _attack(name: str, container: Container, payload: str, says: str) -> Attack:
-    return Attack(name=f"pickle: {payload} in {name}", make=lambda ground: container(ground, PAYLOADS[payload]), says=says)
+    return Attack(
+        name=f"pickle: {payload} in {name}", make=lambda ground: container(ground, PAYLOADS[payload]), says=says
+    )
 
 
 ATTACKS = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from tests.hostile.attack import EXAMINED, OWN, UNDECIDED, USAGE, Attack, Ground, write
+from tests.hostile.attack import Attack, Ground, write
 from tests.hostile.containers import injected, state, torch_bytes
 from tests.hostile.payloads import PAYLOADS
 

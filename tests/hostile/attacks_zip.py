@@ -8,9 +8,8 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
-from tests.hostile.attack import EXAMINED, UNDECIDED, Attack, Ground, write
+from tests.hostile.attack import EXAMINED, UNDECIDED, Attack, write
 from tests.hostile.containers import state, torch_bytes
 from tests.hostile.opcodes import before, call, name, text
 
@@ -90,9 +89,7 @@ def _many_entries() -> bytes:
     end = one.rindex(b"PK\x05\x06")
     start = struct.unpack("<I", one[end + 16 : end + 20])[0]
     entry, count = one[start:end], 1_000_000
-    record = struct.pack(
-        "<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(entry) * count, start
-    )
+    record = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(entry) * count, start)
     locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, start + len(entry) * count, 1)
     trailer = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     return one[:start] + entry * count + record + locator + trailer
@@ -177,9 +174,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 ATTACKS = [
-    Attack(
-        name=f"zip: {key}", make=lambda ground, make=make: write(ground.download / "model.pt", make()), says=says
-    )
+    Attack(name=f"zip: {key}", make=lambda ground, make=make: write(ground.download / "model.pt", make()), says=says)
     for key, (make, says) in BAD.items()
 ]
 ATTACKS += [

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from tests.cli.conftest import PROBLEMS, clean_environment, clean_process, inspect, network, run, work
 from tests import torchvision_ops
+from tests.cli.conftest import PROBLEMS, clean_environment, clean_process, inspect, network, run, work
 from tests.hostile.attack import Ground
 
 __all__ = ["clean_environment", "clean_process", "inspect", "run", "work"]  # fixtures, used by name

@@ -221,12 +221,19 @@ NOT_HERE: dict[str, Payload] = {
     "ctypes": lambda marker: call(name("ctypes", "CDLL"), text(str(marker))),
     "webbrowser": lambda marker: call(name("webbrowser", "open"), text("https://example.invalid/")),
     "urllib": lambda marker: call(name("urllib.request", "urlopen"), text("https://example.invalid/")),
-    "socket": lambda marker: call(
-        name("socket", "create_connection"), arguments(text("example.invalid"), integer(80))
-    ),
+    "socket": lambda marker: call(name("socket", "create_connection"), arguments(text("example.invalid"), integer(80))),
     "hugging face download": lambda marker: call(
         name("huggingface_hub", "hf_hub_download"), text("a/b"), text("config.json")
     ),
 }
 PAYLOADS: dict[str, Payload] = {**WORKING, **NOT_HERE}
-ESSENTIAL = ("os.system", "eval", "subprocess.Popen", "STACK_GLOBAL", "dotted metadata module", "INST", "OBJ", "BINPERSID")
+ESSENTIAL = (
+    "os.system",
+    "eval",
+    "subprocess.Popen",
+    "STACK_GLOBAL",
+    "dotted metadata module",
+    "INST",
+    "OBJ",
+    "BINPERSID",
+)

@@ -14,7 +14,7 @@ import pytest
 from samdiag.cli.app import app
 from tests.cli.conftest import Ran, Run
 from tests.hostile import __path__ as here
-from tests.hostile.attack import ALONE, CKPT, OWN, Attack, Ground
+from tests.hostile.attack import CKPT, Attack, Ground
 from tests.hostile.guard import bounded, watched
 from tests.hostile.printing import check
 
@@ -70,9 +70,7 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
-def test_attack(
-    attack: Attack, ground: Ground, run: Run, record_property: Callable[[str, object], None]
-) -> None:
+def test_attack(attack: Attack, ground: Ground, run: Run, record_property: Callable[[str, object], None]) -> None:
     path = attack.make(ground)
     ran = carry_out(attack.command, path, ground, run, attack.makes)
     said = ran.out + ran.err

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.cli.conftest import HONEST, Run, network
-from tests.hostile.documents import hugging_face, lightning, timm
 from tests.hostile.attack import Ground
-from tests.hostile.printing import FORGED, PRINTED, STYLE, check
+from tests.hostile.documents import hugging_face, lightning, timm
+from tests.hostile.printing import PRINTED, STYLE, check
 
 A = "runs/a.safetensors"
 COUNT = "attacks"  # the property under which a test records how many it made

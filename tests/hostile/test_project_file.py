@@ -76,9 +76,7 @@ WAYS = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("way", WAYS)
-def test_refused(
-    way: str, name: str, ground: Ground, run: Run, record_property: Callable[[str, object], None]
-) -> None:
+def test_refused(way: str, name: str, ground: Ground, run: Run, record_property: Callable[[str, object], None]) -> None:
     put, needs_root = WAYS[way]
     if needs_root and not ROOT:
         pytest.skip("only root may give files away")

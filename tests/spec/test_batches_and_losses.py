@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -39,6 +39,7 @@ class Stream(IterableDataset[Any]):
         yield torch.zeros(1)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.none() | st.integers(1, 4000), st.none() | st.integers(1, 600))
 def test_a_dataset_is_shuffled_once_and_cut(population: int, num_samples: int | None, batch_size: int | None) -> None:
     batches = cut(dataset(population), num_samples=num_samples, batch_size=batch_size)

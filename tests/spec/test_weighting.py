@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -125,6 +125,7 @@ def test_classes_may_be_last_where_targets_say_so() -> None:
     assert torch.equal(cross_entropy(lambda _: square, (torch.zeros(2), targets)), wanted)
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 1), st.integers(2, 50), st.integers(0, 10**6))
 def test_label_smoothing_never_goes_below_its_bound_and_reaches_it(smoothing: float, classes: int, seed: int) -> None:
     bound = smoothed_entropy(smoothing, classes)
