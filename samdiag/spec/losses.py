@@ -93,7 +93,7 @@ def of_model(model: Any, batch: Any) -> Tensor:
     if not isinstance(found, Tensor) or found.numel() != 1:
         todo = "return a 0-dim tensor, .loss or ['loss'] from the model, or name a loss"
         raise UsageError("loss = model, but the model returns no loss", todo)
-    return found.reshape(())
+    return found.reshape(()) if found.dim() else found  # as it is, its graph says whether it can be negative
 
 
 def output_and_targets(model: Any, batch: Any) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ import fetch  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
+CHUNK = 250  # rows of the dense Hessian at a time
 TIMEOUT = 1200  # seconds for one command: ten times what it takes alone on a core
 AT_LEAST = {  # share of right answers; chance is a half, and 1/3, 1/32 and the most frequent token for the last ones
     "pnet": 0.98,
@@ -199,8 +200,9 @@ def dense_hessian(loss: Tensor, parameters: list[Tensor]) -> Tensor:
     """Every row of the Hessian [parameters, parameters]."""
     gradients = torch.autograd.grad(loss, parameters, create_graph=True)
     flat = torch.cat([gradient.flatten() for gradient in gradients])
-    rows = torch.empty(len(flat), len(flat), dtype=torch.float64)
-    for row, entry in enumerate(flat):
-        found = torch.autograd.grad(entry, parameters, retain_graph=True)
-        rows[row] = torch.cat([part.flatten() for part in found])
-    return rows
+    parts = []
+    for start in range(0, len(flat), CHUNK):
+        ones = torch.eye(len(flat), dtype=torch.float64)[start : start + CHUNK]
+        found = torch.autograd.grad(flat, parameters, ones, retain_graph=True, is_grads_batched=True)
+        parts.append(torch.cat([part.flatten(1) for part in found], 1))
+    return torch.cat(parts)

@@ -115,6 +115,17 @@ def test_a_models_own_loss_over_labels_of_different_numbers_is_said() -> None:
     assert bind("model", {}, Bigrams(), [ragged([7, 7])], None).notes == ()
 
 
+def test_the_models_own_cross_entropy_is_seen_to_be_never_negative() -> None:
+    class Own(nn.Linear):
+        def forward(self, rows: Tensor, labels: Tensor) -> Any:
+            return {"loss": functional.cross_entropy(super().forward(rows), labels)}
+
+    batches = [{"rows": torch.randn(4, 3), "labels": torch.tensor([0, 1, 0, 1])}]
+    problem = Problem(model=Own(3, 2), loss=bind("model", {}, Own(3, 2), batches, None).function, batches=batches)
+    with opened(problem, MeasureSettings(rho=0.1)) as found:
+        assert found.loss_lower_bound == 0.0
+
+
 def test_classes_may_be_last_where_targets_say_so() -> None:
     logits, targets = torch.randn(2, 6, 5), torch.randint(5, (2, 6))
     wanted = functional.cross_entropy(logits.transpose(1, 2), targets)

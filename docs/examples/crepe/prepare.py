@@ -6,14 +6,14 @@ import numpy as np
 
 SAMPLE_RATE = 16000
 LENGTH = 1024  # samples of sound in one input
-NUM_TONES = 48
+NUM_TONES = 24
 LOWEST, HIGHEST = 80.0, 1000.0  # Hz: voices and most instruments
 CENTS = 1997.3794084376191 + 20 * np.arange(360)  # pitch of each class, in cents above 10 Hz
 WIDTH = 25.0  # cents: the classes near the true one share its target, as in training
 
 
 def prepare(folder: Path, _sources: dict[str, Path]) -> None:
-    """Writes tones.npz: inputs float32 [48, 1024], targets float32 [48, 360] between 0 and 1."""
+    """Writes tones.npz: inputs float32 [24, 1024], targets float32 [24, 360] between 0 and 1."""
     random = np.random.default_rng(0)
     pitch = np.exp(random.uniform(np.log(LOWEST), np.log(HIGHEST), NUM_TONES))
     sound = np.stack([tone(frequency, random) for frequency in pitch])
