@@ -103,6 +103,12 @@ class Checkpoint:
     load_velocity: Callable[[], Buffers | None] | None = field(default=None, repr=False, compare=False)
     load_infos: Callable[[], dict[str, TensorInfo]] | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint's files lie: the folder that it is, or that it lies in."""
+        path = self.path.absolute()
+        return path if path.is_dir() else path.parent
+
     def weights(self, which: str = "raw") -> dict[str, Tensor]:
         """The tensors by cleaned-up name (no `module.`, `_orig_mod.`, `_fsdp_wrapped_module.`), on the CPU, as stored.
 

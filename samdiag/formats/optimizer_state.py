@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from samdiag.formats.checkpoint import Hint
-from samdiag.quoting import listed, quoted
+from samdiag.quoting import listed, quoted, shown
 
 SOURCE = "optimizer state"
 NUMBERS = {
@@ -30,7 +30,7 @@ def find_optimizer(saved: object) -> tuple[Mapping[str, Any] | None, tuple[str, 
     if not found:
         return None, ()
     chosen = next((key for key, state in found.items() if "rho" in first_group(state)), next(iter(found)))
-    notes = (f"the file holds several optimizers ({listed(found)}): {chosen} is read",) if len(found) > 1 else ()
+    notes = (f"the file holds several optimizers ({listed(found)}): {shown(chosen)} is read",) if len(found) > 1 else ()
     return found[chosen], notes
 
 

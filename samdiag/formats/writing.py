@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import CannotDecide, UsageError
-from samdiag.formats.content import look_at
-from samdiag.formats.safetensors_file import STAMP_KEY, recognises
-from samdiag.formats.safetensors_header import read_header
+from samdiag.formats.safetensors_file import STAMP_KEY
 from samdiag.formats.state_dict import strip_prefixes
 from samdiag.quoting import shown
 from samdiag.whole_file import replacing
@@ -28,6 +26,7 @@ TORCH = (".pt", ".pth")
 MARK = "treated"
 MOST_NAMES = 10_000  # tried before giving up: nobody treats a checkpoint more often
 LONGEST_NAME = 200  # bytes of a new file's name; file systems allow 255, and a temporary file's is longer
+FILE_MODE = 0o666  # the old one may be a folder, which is searched and not run
 NO_ROOM = "make room, or name a file on another disk with --out"
 
 
@@ -130,8 +129,8 @@ class Outline:
         return cls(
             dtypes={names[name]: value.dtype for name, value in stored.items()},
             extra={names[name]: value.clone() for name, value in stored.items() if names[name] not in own},
-            metadata=_metadata(old.path),
-            mode=stat.S_IMODE(old.path.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR,
+            metadata=dict(old.metadata) or {"format": "pt"},  # what libraries look for in a file that has none
+            mode=stat.S_IMODE(old.path.stat().st_mode) & FILE_MODE | stat.S_IRUSR | stat.S_IWUSR,
             stamp=old.stamp,
             fingerprint=old.fingerprint,
         )
@@ -255,13 +254,6 @@ def save_object(path: Path, content: Mapping[str, Any], outline: Outline) -> Non
 
 class Taken(CannotDecide):
     """A name that was free is not free any more."""
-
-
-def _metadata(like: Path) -> dict[str, str]:
-    """The old file's metadata without its stamp; none of a file of torch.save."""
-    if not recognises(look_at(like)):
-        return {"format": "pt"}
-    return {key: value for key, value in read_header(like).metadata.items() if key != STAMP_KEY}
 
 
 def _write(path: Path, fill: Callable[[str], object], mode: int) -> None:

@@ -233,8 +233,7 @@ class _Maker:
             raise UsageError(
                 f"{setting.source} names code: {quoted(reference)}", f"name {key} in your own samdiag.toml"
             )
-        folder = Path(self.checkpoint.path).absolute().parent
-        return import_object(reference, key=key, place=place, checkpoint_folder=folder)
+        return import_object(reference, key=key, place=place, checkpoint_folder=self.checkpoint.folder)
 
 
 def _check_callable(found: Any, key: str, reference: str) -> None:

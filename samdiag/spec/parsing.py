@@ -21,6 +21,10 @@ __all__ = ["SINGLE", "TABLES", "WHOLE", "did_you_mean", "flatten", "nest", "pars
 WHOLE = ("problem", "model", "data", "loss")  # each is one value, never merged key by key
 SINGLE = ("weights", "download")  # settings of no table
 TABLES = ("sam", "measure", "gate")
+MAX_KEY_PARTS = 64  # of a dotted key; the schema has three, and those of `args`
+LONG_KEY = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){%d}""" % MAX_KEY_PARTS  # noqa: UP031
+)
 
 
 def parse(document: Mapping[str, Any], source: str) -> Spec:
@@ -46,9 +50,11 @@ def parse(document: Mapping[str, Any], source: str) -> Spec:
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """The table that TOML `text` is, or UsageError with the line that is wrong."""
+    if LONG_KEY.search(text):  # tomllib takes memory with the square of its length: gigabytes for 30 000 parts
+        raise UsageError(f"{source} has a key of more than {MAX_KEY_PARTS} parts", f"correct {source}")
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of the former, also an integer of thousands of digits
         raise UsageError(f"{source} is not valid TOML: {shown(error)}", f"correct {source}") from None
 
 

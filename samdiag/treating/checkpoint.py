@@ -60,9 +60,13 @@ def treat(
     clock, known = Clock(), Known(info=CheckpointInfo(path=str(path)))
     try:
         _check_counts(rounds, steps)
-        look_at(Path(path))
+        if not Path(path).is_dir():
+            look_at(Path(path))
         targets = choose_targets(Path(path), out, log)
         ready = prepare(path, known, clock, overrides=overrides, sources=sources, config=config, cwd=cwd)
+        if known.info.format == "peft-adapter":
+            todo = "inspect it with --emit, and train on with the settings that this writes"
+            raise UsageError(f"{shown(path)} is an adapter: samdiag does not write those", todo)
         found = _Case(path=Path(path), ready=ready, known=known, targets=targets, tell=tell, steps=steps).go(
             rounds, clock, progress
         )

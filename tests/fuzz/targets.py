@@ -288,25 +288,24 @@ def adapter_seeds() -> list[bytes]:
 
 
 @functools.cache
-def _distributed() -> Path:
-    """A folder of torch.distributed.checkpoint."""
+def _distributed() -> tuple[Path, bytes]:
+    """A folder of torch.distributed.checkpoint, and its honest metadata."""
     import torch.distributed.checkpoint as dcp
 
     folder = scratch() / "distributed"
     with _quiet():
         dcp.save({"model": state(), "lr": 0.1}, checkpoint_id=str(folder), no_dist=True)
-    return folder
+    return folder, (folder / ".metadata").read_bytes()
 
 
 def run_distributed(data: bytes) -> None:
-    honest = _distributed()
-    (honest / ".metadata").write_bytes(data)
-    use(open_checkpoint(honest))
+    folder, _ = _distributed()
+    (folder / ".metadata").write_bytes(data)
+    use(open_checkpoint(folder))
 
 
 def distributed_seeds() -> list[bytes]:
-    found = (_distributed() / ".metadata").read_bytes()
-    return [found, b"\x80\x04\x95" + bytes(8) + b"\x8c\x02os\x8c\x06system\x93."]
+    return [_distributed()[1], b"\x80\x04\x95" + bytes(8) + b"\x8c\x02os\x8c\x06system\x93."]
 
 
 # ---------------------------------------------------------------- torch files

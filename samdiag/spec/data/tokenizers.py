@@ -28,7 +28,7 @@ def load_tokenizer(request: DataRequest) -> Any:
     if said is None:
         todo = 'add tokenizer = "checkpoint" where its files lie with the weights, or tokenizer = "path/to/folder"'
         raise UsageError("the texts of data.datasets need a tokenizer, and none is named", todo)
-    folder = _own_folder(request) if said == OWN else request.path(str(said), KEY)
+    folder = request.checkpoint.folder if said == OWN else request.path(str(said), KEY)
     if not folder.is_dir():
         raise UsageError(f"{KEY} = {quoted(said)} is no folder", "name the folder that holds tokenizer.json")
     for name in FILES:
@@ -41,11 +41,6 @@ def load_tokenizer(request: DataRequest) -> Any:
         local_files_only=True,
         trust_remote_code=False,
     )
-
-
-def _own_folder(request: DataRequest) -> Path:
-    path = Path(request.checkpoint.path).absolute()
-    return path if path.is_dir() else path.parent
 
 
 def _refuse_code(file: Path) -> None:

@@ -48,7 +48,7 @@ def in_own_names(model: nn.Module, weights: Mapping[str, Tensor], file: str) -> 
         )
     _check_shapes(found["mismatched_keys"], file)
     placed = {name: value for name, value in loaded.state_dict().items() if name not in found["missing_keys"]}
-    unplaced = {name: weights[name] for name in found["unexpected_keys"] if name in weights}
+    unplaced = {name: weights[name] for name in weights if name in found["unexpected_keys"]}
     return placed | unplaced
 
 
