@@ -14,7 +14,7 @@ from samdiag.errors import CannotDecide
 from samdiag.formats.checkpoint import Hint
 from samdiag.formats.distributed_metadata import Layout
 from samdiag.formats.state_dict import strip_prefixes
-from samdiag.quoting import listed
+from samdiag.quoting import listed, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,8 @@ def read(layout: Layout) -> Optimizer:
     names = frozenset(name for name in (*layout.tensors, *layout.values) if any(_belongs(name, root) for root in roots))
     groups = {root: _groups(layout, root) for root in roots}
     chosen = next((root for root in roots if groups[root] and "rho" in groups[root][0]), roots[0])
-    notes = (f"the folder holds several optimizers ({listed(roots)}): {chosen} is read",) if len(roots) > 1 else ()
+    several = f"the folder holds several optimizers ({listed(roots)}): {shown(chosen)} is read"
+    notes = (several,) if len(roots) > 1 else ()
     if not groups[chosen]:
         return Optimizer(root=chosen, names=names, notes=notes)
     from samdiag.formats.optimizer_state import is_adam, read_hints

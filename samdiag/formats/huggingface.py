@@ -12,7 +12,7 @@ from samdiag.formats import sharded, training_state
 from samdiag.formats.checkpoint import Checkpoint, Embedded
 from samdiag.formats.folder import Folder, FolderFormat, fingerprint, read_object, surroundings
 from samdiag.formats.recognition import open_file
-from samdiag.quoting import listed
+from samdiag.quoting import listed, shown
 
 CONFIG = "config.json"
 MODULES = "modules.json"  # of sentence-transformers
@@ -53,7 +53,7 @@ def open_folder(folder: Folder) -> Checkpoint:
     found = [name for name in WEIGHTS if name in folder] or folder.ending(*sharded.SUFFIXES)
     if not found:
         return open_folder(folder.folder(_transformers(folder)[0]))
-    notes = [f"{found[0]} is read, and not {', '.join(found[1:])} beside it"] if found[1:] else []
+    notes = [f"{shown(found[0])} is read, and not {listed(found[1:])} beside it"] if found[1:] else []
     steps = folder.steps()
     if steps:
         notes.append(f"the checkpoints of the run lie inside ({listed(steps)}): name one for the optimizer's settings")

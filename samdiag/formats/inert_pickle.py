@@ -133,7 +133,8 @@ class _Machine:
 
     def named(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str or (module, name) not in self.allowed:
-            raise Refused(f"it names {module}.{name}")
+            both = type(module) is str and type(name) is str  # anything else may be endless when it is written out
+            raise Refused(f"it names {module}.{name}" if both else "it names something by what is no text")
         self.stack.append(Name(module, name))
 
     def make(self) -> None:

@@ -16,7 +16,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import save
 
 from tests.hostile.attack import ALONE, EXAMINED, UNDECIDED, USAGE, Attack, Ground, write
-from tests.hostile.attacks_memory import chain
+from tests.hostile.attacks_memory import chain, endless
 from tests.hostile.containers import injected, state, torch_bytes
 from tests.hostile.documents import hugging_face
 from tests.hostile.opcodes import alone, before, call, name, stack_name, text
@@ -363,6 +363,11 @@ DISTRIBUTED = [
     Attack(
         name="distributed: a key that takes for ever to hash",
         make=_metadata(lambda _, raw: alone(b"}" + chain() + b"K\x01s", 2)),
+        says=".metadata",
+    ),
+    Attack(
+        name="distributed: a name that takes for ever to write",
+        make=_metadata(lambda _, raw: before(b")q\xff" + endless() + text("x") + b"\x93", raw)),
         says=".metadata",
     ),
     Attack(name="distributed: metadata of no bytes", make=_metadata(lambda *_: b""), says="empty"),

@@ -15,15 +15,14 @@ from tests.hostile.opcodes import alone, call, integer, name, text
 DEPTH = 60  # doublings: 2^60 objects, or bytes
 
 
-def laughs(depth: int = DEPTH, build: bytes = b"\x86") -> bytes:
-    """A tuple of twice the tuple before it, and so on: a few hundred bytes."""
-    steps = b"".join(b"h%ch%c%sq%c" % (i, i, build, i + 1) for i in range(depth))
-    return b")q\x00" + b"(" + steps + b"1h%c" % depth  # POP_MARK drops all but the last
-
-
 def chain(depth: int = DEPTH) -> bytes:
-    """The same without anything left on the stack."""
+    """A tuple of twice the tuple before it, and so on: a few hundred bytes."""
     return b")q\x00" + b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(depth))
+
+
+def endless(depth: int = DEPTH) -> bytes:
+    """The same with nothing below it on the stack."""
+    return b")q\x00" + b"".join(b"0h%ch%c\x86q%c" % (i, i, i + 1) for i in range(depth))
 
 
 def growing_text() -> bytes:
