@@ -89,6 +89,9 @@ def compare(name: str, outline: Outline, build: Build) -> Fit:
         args = {"num_labels": labels[0]}
     unplaced = [key for key in outline.shapes if key not in made and not key.endswith("position_ids")]
     reasons = [f"other shapes: {listed(map(shown, wrong), 3)}"] * bool(wrong)
-    reasons += [f"not in it: {listed(map(shown, unplaced), 3)}"] * bool(unplaced)
+    renamed = (
+        f"not in it under these names, of which transformers converts older ones: {listed(map(shown, unplaced), 3)}"
+    )
+    reasons += [renamed] * bool(unplaced)
     why = "; ".join(reasons) if reasons else "every tensor has its place in it"
     return Fit(args=args if not wrong else {}, why=why, fits=not reasons)

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from samdiag.types import VERDICTS_BY_HARM
 from tests.torchvision_ops import declare
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,7 @@ AT_LEAST = {  # share of right answers; chance is a half, and 1/3, 1/32 and the 
     "rxnmapper": 0.85,
     "rxnfp": 0.85,
 }
+HURRIED = {"resemblyzer": ("--until", "decided", "--time-limit", "100")}  # the second derivative of an LSTM is slow
 ALONE = ("pnet", "rnet", "onet", "crepe", "silero_vad", "attacut")  # `samdiag init` needs no help with these
 
 Laid = Callable[[str], Path]
@@ -95,13 +97,13 @@ def test_weights_do_their_own_task(name: str, laid_out: Laid, monkeypatch: pytes
 @pytest.mark.parametrize("name", AT_LEAST)
 def test_inspected(name: str, laid_out: Laid) -> None:
     """The report has a verdict and both ends of the spectrum, each converged or said not to be."""
-    report = inspected(laid_out(name), name)
+    report = inspected(laid_out(name), name, *HURRIED.get(name, ()))
     found = report["measurements"]
-    assert report["verdict"] in {"descending", "undecided", "saddle-attraction", "bounce", "hallucinated-minimizer"}
+    assert report["verdict"] in VERDICTS_BY_HARM
     assert math.isfinite(found["lambda_max"]["value"])
     assert found["lambda_max"]["value"] > 0
     assert math.isfinite(found["lambda_min"]["value"])
-    assert found["lambda_max"]["converged"] or any("time ran out" in text for text in report["measurements"]["notes"])
+    assert found["lambda_max"]["converged"] or any("time ran out" in text for text in found["notes"])
 
 
 @pytest.mark.parametrize("name", ALONE)

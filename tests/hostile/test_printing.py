@@ -19,7 +19,12 @@ from tests.hostile.printing import PRINTED, STYLE, check
 
 A = "runs/a.safetensors"
 FEW = {name: PRINTED[name] for name in ("clear screen", "link", "line", "C1", "direction", "GitHub", "markup", "TOML")}
-COUNT = "attacks"  # the property under which a test records how many it made
+
+
+@pytest.fixture(autouse=True)
+def _counted(record_property: Callable[[str, object], None]) -> None:
+    """Every test here is one attack."""
+    record_property("attacks", 1)
 
 
 def every_way(inspect: Run, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -166,9 +171,7 @@ def in_every_command(run: Run, path: str, *more: str) -> None:
 
 
 @pytest.mark.parametrize("payload", PRINTED.values(), ids=PRINTED)
-def test_every_report_of_names(
-    payload: str, work: Path, run: Run, record_property: Callable[[str, object], None]
-) -> None:
+def test_every_report_of_names(payload: str, work: Path, run: Run) -> None:
     """As the name of a tensor and as metadata, in every command."""
     tensors = {f"{payload}.weight": torch.zeros(3, 2), f"{payload}.bias": torch.zeros(3)}
     try:
@@ -178,14 +181,11 @@ def test_every_report_of_names(
     in_every_command(run, "n.safetensors", "--problem", "problems.py:problem")
     torch.save({"model": tensors, payload: 1, "arch": payload, "args": {payload: payload}}, "n.pt")
     in_every_command(run, "n.pt", "--problem", "problems.py:problem")
-    record_property(COUNT, 2)
 
 
 @pytest.mark.parametrize("channel", [hugging_face, lightning, timm], ids=["config.json", "Lightning", "timm"])
 @pytest.mark.parametrize("payload", FEW.values(), ids=FEW)
-def test_every_report_of_configurations(
-    payload: str, channel: Any, ground: Ground, run: Run, record_property: Callable[[str, object], None]
-) -> None:
+def test_every_report_of_configurations(payload: str, channel: Any, ground: Ground, run: Run) -> None:
     """As a model's name, a class, an argument and a key of the checkpoint's own configuration."""
     said = {
         "architectures": [payload],
@@ -204,4 +204,3 @@ def test_every_report_of_configurations(
     }
     path = channel(lambda _: said)(ground)
     in_every_command(run, str(path), "--problem", "problems.py:problem")
-    record_property(COUNT, 1)

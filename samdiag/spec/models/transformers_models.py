@@ -13,6 +13,7 @@ from samdiag.spec.models.arguments import check_arguments
 from samdiag.spec.parsing import did_you_mean
 from samdiag.spec.requests import Model, ModelRequest
 from samdiag.spec.user_code import call
+from samdiag.user_errors import summary
 
 KEY = "model.transformers"
 MAX_CONFIG_BYTES = 10_000_000  # the largest have some 100 kB, mostly label names
@@ -91,7 +92,7 @@ def _class(transformers: Any, request: ModelRequest, own: Mapping[str, Any]) -> 
             what = f"{KEY} = 'auto' takes the class from the configuration, which has {found}"
             raise UsageError(what, f"name the class: {KEY} = 'BertForSequenceClassification'")
         name = said[0]
-    kind = getattr(transformers, name, None) if name in dir(transformers) and not name.startswith("_") else None
+    kind = _exported(transformers, name)
     base = transformers.PreTrainedModel
     ours = isinstance(kind, type) and issubclass(kind, base) and kind is not base and kind.__name__ == name
     if not ours or not kind.__module__.startswith("transformers.") or getattr(kind, "config_class", None) is None:
@@ -99,6 +100,18 @@ def _class(transformers: Any, request: ModelRequest, own: Mapping[str, Any]) -> 
         what = f"transformers has no model class {quoted(name)}{near}"
         raise UsageError(what, "name a class that transformers exports, such as GPT2LMHeadModel; or your own factory")
     return kind
+
+
+def _exported(transformers: Any, name: str) -> Any:
+    """What the library exports under that name, which it imports now; None where it exports no such thing."""
+    if name.startswith("_") or name not in dir(transformers):
+        return None
+    try:
+        return getattr(transformers, name, None)
+    except Exception as error:  # its own import fails, e.g. on a torchvision of another torch
+        cause = error.__cause__ or error
+        what = f"{KEY}: transformers cannot import {shown(name)}: {summary(cause)}"
+        raise UsageError(what, "repair that library, or uninstall it where the model does not need it") from None
 
 
 def _config_object(transformers: Any, kind: Any, own: Mapping[str, Any], request: ModelRequest) -> Any:
