@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -21,6 +22,10 @@ from typing import Any
 HANG = 25  # seconds for one input
 MEMORY = 3000  # megabytes of the process; torch alone takes 400
 LONGEST = 16_384  # bytes of an input; the largest seed has some 5000
+LAZY = (
+    *(f"formats.{name}" for name in ("torch_zip", "torch_legacy", "torch_saved", "distributed", "adapter", "sharded")),
+    *("spec.data.numpy_archive", "spec.models.lora_config", "spec.toml_text"),
+)
 STATUS = re.compile(r"#(\d+)\t(?:INITED|NEW|REDUCE|RELOAD|pulse|DONE)\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 
 
@@ -81,6 +86,9 @@ def fuzz(name: str, seconds: float, corpus: Path) -> None:
 
     with atheris.instrument_imports(include=["samdiag.formats", "samdiag.spec", "samdiag.quoting"]):
         from tests.fuzz.targets import TARGETS
+
+        for module in LAZY:  # what is imported on first use would be left without instruments
+            importlib.import_module(f"samdiag.{module}")
     from tests.fuzz.checking import Violation, check
 
     target = TARGETS[name]

@@ -46,6 +46,7 @@ class Attack:
         says: part of what is printed, on either stream.
         command: arguments, with CKPT for the path.
         makes: names of files that the command itself writes into the working folder.
+        everywhere: whether the other commands look at it too; False for the few that take seconds to parse.
         silent: texts that must not be printed, e.g. an argument's value that the attack tried to push.
     """
 
@@ -56,6 +57,7 @@ class Attack:
     command: tuple[str, ...] = OWN
     makes: frozenset[str] = frozenset()
     silent: tuple[str, ...] = ()
+    everywhere: bool = True
 
 
 def write(path: Path, content: bytes | str) -> Path:

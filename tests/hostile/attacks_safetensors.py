@@ -154,7 +154,10 @@ def _says(name: str) -> str:
 
 
 ATTACKS = [
-    *(Attack(name=f"safetensors: {name}", make=_file(make), says=_says(name)) for name, make in BAD.items()),
+    *(
+        Attack(name=f"safetensors: {name}", make=_file(make), says=_says(name), everywhere="million" not in name)
+        for name, make in BAD.items()
+    ),
     *(
         Attack(name=f"safetensors: {name}", make=_file(make), says="do not fit the model", code=USAGE)
         for name, make in MISMATCHED.items()

@@ -185,13 +185,6 @@ def _pickled_shards(payload: str, which: int) -> Callable[[Ground], Path]:
     return make
 
 
-def _many_files(ground: Ground) -> Path:
-    folder = sharded(ground, lambda index: index)
-    for number in range(100_001):
-        os.link(folder / FIRST, folder / f"x{number}") if number < 1 else (folder / f"x{number}").touch()
-    return folder
-
-
 ATTACKS = [
     *(Attack(name=f"shards: said to be {key}", make=make, says=says) for key, (make, says) in ELSEWHERE.items()),
     *(
@@ -204,6 +197,7 @@ ATTACKS = [
             name=f"shards: an index of {key}",
             make=lambda ground, change=change: sharded(ground, change),
             says=says,
+            everywhere=key != "a million names",
         )
         for key, (change, says) in WRONG.items()
     ),

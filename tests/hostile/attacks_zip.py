@@ -174,7 +174,12 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 ATTACKS = [
-    Attack(name=f"zip: {key}", make=lambda ground, make=make: write(ground.download / "model.pt", make()), says=says)
+    Attack(
+        name=f"zip: {key}",
+        make=lambda ground, make=make: write(ground.download / "model.pt", make()),
+        says=says,
+        everywhere="million" not in key,
+    )
     for key, (make, says) in BAD.items()
 ]
 ATTACKS += [
