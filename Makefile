@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench clinic lint types imports install clean
+.PHONY: demo test test-slow bench clinic fuzz lint types imports install clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,11 @@ bench: $(VENV)/.installed-bench
 clinic: install
 	$(BIN)/python -m benchmarks.clinic run --out build/clinic
 	$(BIN)/python -m benchmarks.clinic report --out build/clinic
+
+# coverage-guided, an hour over every reader of what comes with a checkpoint
+fuzz: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
+	$(BIN)/python -m tests.fuzz.run all --minutes 60 --corpus build/fuzz
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'

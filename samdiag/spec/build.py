@@ -57,8 +57,10 @@ def build(resolution: Resolution, checkpoint: Checkpoint) -> Built:
     weights = checkpoint.weights(resolution.settings["weights"].value)
     if checkpoint.adapter is not None:
         return _adapted(built, checkpoint, maker.base, weights)
-    file = shown(checkpoint.path)
-    notes = load_weights(built.problem.model, in_own_names(built.problem.model, weights, file), file)
+    file, setting = shown(checkpoint.path), resolution.settings.get("model")
+    named = in_own_names(built.problem.model, weights, file)
+    of_library = setting is not None and "transformers" in setting.value
+    notes = load_weights(built.problem.model, named, file, more_allowed=of_library)
     return Built(problem=built.problem, notes=(*built.notes, *notes))
 
 

@@ -17,11 +17,21 @@ COUNTER = "num_batches_tracked"  # a batch-norm counter that older checkpoints l
 SAME_MODEL = "build the model as it was in training"
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: str) -> tuple[str, ...]:
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], file: str, *, more_allowed: bool = False
+) -> tuple[str, ...]:
     """Notes about the loading; `model` then holds `weights`, each converted to the model's own dtype.
 
     Names are compared without wrappers' prefixes on both sides. A name may be missing where its parameter is tied to
-    one that is present, because safetensors stores tied weights once.
+    one that is present, because safetensors stores tied weights once. A buffer that the model has and does not save
+    (the position numbers in files of older transformers) is left to the model.
+
+    Args:
+        model: the network.
+        weights: by name.
+        file: where they come from, for messages.
+        more_allowed: whether the file may hold more than the model has, which is then said: a class of a library,
+            chosen for one head of a network that was trained with several.
 
     Raises:
         UsageError: a tensor is missing, not in the model, or of another shape; the model is then unchanged.
@@ -31,14 +41,24 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: str) -> 
     own_names = strip_prefixes({name: name for name in own})
     targets = {name: own[own_name] for name, own_name in own_names.items()}
     given, notes = _without_common_prefix(weights, targets)
+    given = {name: value for name, value in given.items() if name in targets or name not in _unsaved(model)}
     missing = [name for name in _untied(targets, given) if name.rpartition(".")[2] != COUNTER]
     unexpected = [name for name in given if name not in targets and name.rpartition(".")[2] != COUNTER]
+    if unexpected and more_allowed and not missing:
+        notes = (*notes, f"{len(unexpected)} tensor(s) of the file are not in the model: {listed(unexpected)}")
+        unexpected = []
     _check_names(missing, unexpected, file, len(given))
     common = [name for name in targets if name in given]
     _check_shapes({name: (given[name], targets[name]) for name in common}, file)
     _check_tied_agree(targets, given, file)
     model.load_state_dict({own_names[name]: given[name] for name in common}, strict=False)
     return (*notes, *_conversions([(given[name].dtype, targets[name].dtype) for name in common]))
+
+
+def _unsaved(model: nn.Module) -> set[str]:
+    """The names of the buffers that the model has and does not save, without wrappers' prefixes."""
+    saved = model.state_dict()
+    return set(strip_prefixes({name: name for name, _ in model.named_buffers() if name not in saved}))
 
 
 def _check_materialised(own: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -70,12 +69,6 @@ def other_shape() -> None:
     save_file(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2)).state_dict(), "shape.safetensors")
 
 
-def legacy() -> None:
-    buffer = io.BytesIO()
-    torch.save(network().state_dict(), buffer, _use_new_zipfile_serialization=False)
-    Path("legacy.pt").write_bytes(buffer.getvalue())
-
-
 MISTAKES = {
     # ---- the file
     "missing file": file("runs/b.safetensors", lambda: None, "does not exist", "holds: a.safetensors", code=2),
@@ -101,7 +94,6 @@ MISTAKES = {
     "plain pickle": file(
         "p.pkl", lambda: Path("p.pkl").write_bytes(pickle.dumps({"w": 1})), "plain Python pickle", "never run"
     ),
-    "legacy layout": file("legacy.pt", legacy, "legacy (non-zip) layout", "rewrite it"),
     "no tensors": file("n.pt", lambda: torch.save({"epoch": 3}, "n.pt"), "n.pt", "state"),
     "NaN weights": file("nan.safetensors", with_nan, "0.weight has 1 NaN or infinite value", "take an earlier one"),
     "other shape": file("shape.safetensors", other_shape, "another shape", "arguments of its factory", code=2),
