@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import CannotDecide
 from samdiag.formats.content import Content, look_at, reading
-from samdiag.formats.safetensors_header import parse_json
+from samdiag.formats.json_text import is_deeper, parse_json
 from samdiag.quoting import quoted, shown
 
 if TYPE_CHECKING:
@@ -147,21 +147,6 @@ def read_object(content: Content, max_bytes: int) -> dict[str, Any]:
     if not isinstance(document, dict) or is_deeper(document, MAX_JSON_DEPTH):
         raise CannotDecide(f"{content.name} is not a JSON object of at most {MAX_JSON_DEPTH} levels", todo)
     return document
-
-
-def is_deeper(value: Any, depth: int) -> bool:
-    """Whether `value` nests more than `depth` levels of objects and arrays, without recursion."""
-    level = [value]
-    for _ in range(depth):
-        level = [
-            item
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return any(isinstance(item, (dict, list)) for item in level)
 
 
 def fingerprint(files: Mapping[str, str]) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats.checkpoint import Checkpoint, TensorInfo
 from samdiag.formats.content import Content
+from samdiag.formats.json_text import is_deeper, parse_json
 from samdiag.formats.recognition import Format
-from samdiag.formats.safetensors_header import SAVE_AGAIN, Header, parse_json, read_header
+from samdiag.formats.safetensors_header import SAVE_AGAIN, Header, read_header
 from samdiag.formats.state_dict import strip_prefixes
 from samdiag.quoting import shown
 
@@ -42,7 +43,7 @@ def open_content(content: Content) -> Checkpoint:
     def load(which: str) -> dict[str, Tensor]:
         if which == "ema":
             raise UsageError(f"{content.name} holds no EMA weights", "ask for weights = raw")
-        return _read_tensors(content)
+        return strip_prefixes(read_tensors(content))
 
     return Checkpoint(
         path=content.path,
@@ -75,36 +76,25 @@ def find_stamp(header: Header) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
         stamp = parse_json(text)
     except ValueError as error:
         return None, (f"the stamp is ignored: it is not valid JSON ({shown(error)})",)
-    if not isinstance(stamp, dict) or _is_deeper(stamp, MAX_STAMP_DEPTH):
+    if not isinstance(stamp, dict) or is_deeper(stamp, MAX_STAMP_DEPTH):
         return None, (f"the stamp is ignored: it is not a JSON object of at most {MAX_STAMP_DEPTH} levels",)
     return stamp, ()
 
 
-def _is_deeper(value: Any, depth: int) -> bool:
-    """Whether `value` nests more than `depth` levels, without recursion."""
-    level = [value]
-    for _ in range(depth):
-        level = [
-            item
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return any(isinstance(item, (dict, list)) for item in level)
+def read_tensors(content: Content) -> dict[str, Tensor]:
+    """The tensors under the names in the file, which must still be the one whose header was checked.
 
-
-def _read_tensors(content: Content) -> dict[str, Tensor]:
+    Raises:
+        CannotDecide: it changed, or cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    content.check_unchanged()  # the header that was checked is the one that is read
+    content.check_unchanged()
     try:
-        tensors = load_file(content.path, device="cpu")
+        return load_file(content.path, device="cpu")
     except (SafetensorError, KeyError, RuntimeError) as error:  # KeyError: a dtype that this torch has no name for
         raise CannotDecide(f"{content.name} cannot be read: {shown(error)}", SAVE_AGAIN) from error
-    return strip_prefixes(tensors)
 
 
 FORMAT = Format(recognises=recognises, open=open_content)

@@ -6,7 +6,6 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from samdiag.errors import CannotDecide
 from samdiag.formats.content import reading
+from samdiag.formats.json_text import parse_json
 from samdiag.quoting import quoted, shown
 
 LENGTH_BYTES = 8
@@ -71,27 +71,6 @@ def read_header(path: Path) -> Header:
     data_start = LENGTH_BYTES + length
     _check_layout(name, tensors, num_bytes=size - data_start)
     return Header(tensors=tensors, metadata=metadata, data_start=data_start, raw=document)
-
-
-def parse_json(text: str | bytes) -> Any:
-    """The JSON value of `text`; ValueError where it is invalid, nested too deeply, or names a key twice."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8")  # json would also take UTF-16 and lone surrogates
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("it names a key twice")
-    return found
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _damaged(name: str, reason: str) -> CannotDecide:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats import safetensors_file
@@ -125,21 +126,13 @@ def _check_names(shard: Shard, expected: set[str], weight_map: Mapping[str, str]
 def _open_shard(content: Content) -> Shard:
     if safetensors_file.recognises(content):
         infos = safetensors_file.tensor_infos(read_header(content.path))
-        return Shard(content=content, names=frozenset(infos), read=lambda: _read_safetensors(content), infos=infos)
+        return Shard(
+            content=content, names=frozenset(infos), read=lambda: safetensors_file.read_tensors(content), infos=infos
+        )
     from samdiag.formats.torch_saved import read_tensors
 
     tensors = read_tensors(content)
     return Shard(content=content, names=frozenset(tensors), read=lambda: tensors)
-
-
-def _read_safetensors(content: Content) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(content.path, device="cpu")
-    except (SafetensorError, KeyError, RuntimeError) as error:  # KeyError: a dtype that this torch has no name for
-        raise CannotDecide(f"{content.name} cannot be read: {shown(error)}", "save it again") from error
 
 
 def _read_all(shards: list[Shard]) -> dict[str, Tensor]:

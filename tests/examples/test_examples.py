@@ -46,7 +46,15 @@ AT_LEAST = {  # share of right answers; chance is a half, and 1/3, 1/32 and the 
     "rxnfp": 0.85,
 }
 HURRIED = {"resemblyzer": ("--until", "decided", "--time-limit", "100")}  # the second derivative of an LSTM is slow
-ALONE = ("pnet", "rnet", "onet", "crepe", "silero_vad", "attacut")  # `samdiag init` needs no help with these
+ALONE = (
+    "pnet",
+    "rnet",
+    "onet",
+    "crepe",
+    "silero_vad",
+    "attacut",
+    "rxnmapper",
+)  # `samdiag init` needs no help with these
 
 Laid = Callable[[str], Path]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from samdiag.errors import UsageError
-from samdiag.formats.safetensors_header import parse_json
+from samdiag.formats.json_text import parse_json
 from samdiag.quoting import quoted, shown
 from samdiag.spec.libraries import library
 from samdiag.spec.models.arguments import check_arguments
