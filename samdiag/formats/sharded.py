@@ -126,9 +126,8 @@ def _check_names(shard: Shard, expected: set[str], weight_map: Mapping[str, str]
 def _open_shard(content: Content) -> Shard:
     if safetensors_file.recognises(content):
         infos = safetensors_file.tensor_infos(read_header(content.path))
-        return Shard(
-            content=content, names=frozenset(infos), read=lambda: safetensors_file.read_tensors(content), infos=infos
-        )
+        read = functools.partial(safetensors_file.read_tensors, content)
+        return Shard(content=content, names=frozenset(infos), read=read, infos=infos)
     from samdiag.formats.torch_saved import read_tensors
 
     tensors = read_tensors(content)
