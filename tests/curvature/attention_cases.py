@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from samdiag.types import Problem
 from tests.networks import _seeded, classification, cross_entropy
+from tests.torchvision_ops import declare
 
 SEQUENCE = (4, 8)  # tokens, width
 
@@ -128,6 +129,7 @@ def large_vocabulary() -> Problem:
 def _language(name: str, config: str, loss: Any, **settings: Any) -> Problem:
     import pytest
 
+    declare()  # transformers looks at images with torchvision
     transformers = pytest.importorskip("transformers")
     chosen = getattr(transformers, config)(**settings)
     return of_tokens(lambda: getattr(transformers, name)(chosen), 50, loss)

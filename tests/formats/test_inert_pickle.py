@@ -94,7 +94,7 @@ HUGE_MEMO = b"\x80\x02Nr\xff\xff\xff\xff."
         (DOTTED, "torch.Size.__new__"),
         (b"\x80\x02ctorch\nSize.mro\n.", "torch.Size.mro"),
         (b"\x80\x02c__builtin__\neval\n.", "__builtin__.eval"),
-        (b"\x80\x04K\x01K\x02\x93.", "1.2"),
+        (b"\x80\x04K\x01K\x02\x93.", "by what is no text"),
         (CALLS_TEXT, "not a class"),
         (STATE_OF_LIST, "as if it were"),
         (STATE_TWICE, "state twice"),

@@ -28,11 +28,11 @@ def in_own_names(model: nn.Module, weights: Mapping[str, Tensor], file: str) -> 
     Raises:
         UsageError: a tensor has another shape than in the model.
     """
-    transformers = sys.modules.get("transformers")
-    if transformers is None or set(weights) <= set(model.state_dict()):
-        return weights
     kind: Any = type(model)
-    if not isinstance(model, transformers.PreTrainedModel) or not kind.__module__.startswith("transformers."):
+    transformers = sys.modules.get("transformers")
+    if transformers is None or not kind.__module__.startswith("transformers."):  # nothing of it is imported for others
+        return weights
+    if not isinstance(model, transformers.PreTrainedModel) or set(weights) <= set(model.state_dict()):
         return weights
     dtypes = {value.dtype for value in weights.values() if value.is_floating_point()}
     with _quiet(transformers), user_code(f"loading {file} by transformers", "check that the file fits the model"):
