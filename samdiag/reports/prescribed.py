@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from samdiag.remedies import Advice, Phase, Prescription, Schedule
 from samdiag.reports.escape import printable
@@ -28,11 +29,20 @@ def advice_rows(prescription: Prescription | None, m: Measurements | None) -> tu
     rows = [
         _advice_row("rho", prescription.rho),
         _advice_row("momentum", prescription.momentum),
-        _advice_row("batch size", prescription.batch_size, unsaid=unsaid),
+        _batch_row(prescription.batch_size, m, unsaid),
     ]
     if prescription.lr is not None:
         rows.append(_advice_row("lr", prescription.lr))
     return tuple(rows)
+
+
+def _batch_row(advice: Advice, m: Measurements | None, unsaid: str) -> PrescriptionRow:
+    """The batch size; where nobody says one, the number of samples that a full batch has is marked as what it is."""
+    row = _advice_row("batch size", advice, unsaid=unsaid)
+    assumed = m is not None and m.batch_size is None and m.micro_batch is None
+    if row.change is Change.KEEP and assumed:
+        return replace(row, recommended=f"full batch ({row.recommended} samples; none was said)")
+    return row
 
 
 def _advice_row(name: str, advice: Advice, *, unsaid: str = "unknown") -> PrescriptionRow:
