@@ -41,7 +41,8 @@ def _batch_row(advice: Advice, m: Measurements | None, unsaid: str) -> Prescript
     row = _advice_row("batch size", advice, unsaid=unsaid)
     assumed = m is not None and m.batch_size is None and m.micro_batch is None
     if row.change is Change.KEEP and assumed:
-        return replace(row, recommended=f"full batch ({row.recommended} samples; none was said)")
+        whole = f"full batch ({row.current} samples; none was said)"
+        return replace(row, current=whole, recommended=whole)
     return row
 
 
