@@ -16,7 +16,8 @@ from samdiag.quoting import listed, shown
 from samdiag.user_errors import summary
 
 HEADS = (  # a tensor that only such a model has → the library's table of classes; the first that is found decides
-    ("cls.seq_relationship.weight", "MODEL_FOR_PRETRAINING_MAPPING_NAMES"),
+    # of BERT's pre-training, whose second head needs labels that data rarely have: it is left aside on loading
+    ("cls.seq_relationship.weight", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
     ("cls.predictions.transform.dense.weight", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
     ("predictions.dense.weight", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
     ("lm_head.dense.weight", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),

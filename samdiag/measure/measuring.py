@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from samdiag.measure.scale import Scale, effective_radius, gradient_scale
 from samdiag.measure.second_opinion import ask_pyhessian
 from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum
-from samdiag.measure.trial import run_trial
+from samdiag.measure.trial import CutShort, run_trial
 from samdiag.patience import Patience
 from samdiag.theory.hallucination import SIGNATURE_RATIO
 from samdiag.types import UNKNOWN, Direction, Estimate, Measurements, Problem
@@ -96,14 +97,20 @@ def measuring(
 
 
 def look_longer(found: Measured, steps: int) -> Measurements:
-    """The same after a trial of `steps` real steps with SAM and with plain gradients, in place of the next few."""
+    """The same after a trial of `steps` real steps with SAM and with plain gradients, in place of the next few.
+
+    As it was, with a note, where the time limit or the first Ctrl-C comes before the end of it.
+    """
     base, near, m = found.base, found.near, found.measurements
     objective, batch_size = base.ready.objective, base.ready.batch_size
     base.tell("a longer trial", 0)
-    sam, plain = (
-        run_trial(objective, base.here.x, rule, near.settings, batch_size=batch_size, steps=steps)
-        for rule in (near.rule, None)
-    )
+    run = functools.partial(run_trial, objective, base.here.x, settings=near.settings, batch_size=batch_size)
+    try:
+        with base.patience.listening():
+            sam, plain = (run(rule=rule, steps=steps, stop=base.patience.run_out) for rule in (near.rule, None))
+    except CutShort as cut:
+        note = f"a trial of {steps} steps was cut short ({cut}): the verdict rests on the next {m.lookahead_steps}"
+        return replace(m, notes=(*m.notes, note), num_gradients=round(objective.num_gradients))
     return replace(
         m,
         lookahead_loss=base.here.loss + sam.change,

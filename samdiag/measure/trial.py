@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,10 @@ SHORT = 24  # full-batch steps: the memory of momentum 0.9 is ten steps, and the
 LONG = 400  # mini-batch steps at most
 PASSES = 20  # passes over the analysed samples that a mini-batch trial may cost per update rule
 POINTS = 12  # where a mini-batch trial evaluates the loss on all samples: four in each third
+
+
+class CutShort(Exception):
+    """A trial was stopped before its end; its text is why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,7 @@ def run_trial(
     *,
     batch_size: int | None,
     steps: int | None = None,
+    stop: Callable[[], str | None] | None = None,
 ) -> Trial:
     """v ← gamma·v + (1 − d)(F_b + wd·x), x ← x − eta·v from v = 0, on batches as in training.
 
@@ -60,6 +66,10 @@ def run_trial(
         settings: lr, momentum (with Nesterov and dampening as in torch.optim.SGD), weight decay, micro-batch, seed.
         batch_size: of training; None: every step sees all samples.
         steps: length of the run; None: SHORT with full batches, else as many as PASSES allow.
+        stop: asked before every step; a reason ends the run.
+
+    Raises:
+        CutShort: `stop` gave a reason; the run then says nothing, since it is its end that is looked at.
 
     Source: SAM as Foret et al., algorithm 1, with the momentum of PyTorch's SGD.
     """
@@ -73,6 +83,8 @@ def run_trial(
     try:
         with batch_statistics(objective.model):
             for step in range(1, steps + 1):
+                if stop is not None and (reason := stop()) is not None:
+                    raise CutShort(reason)
                 loss = walk.step(update)
                 if whole:
                     losses.append((step, loss))

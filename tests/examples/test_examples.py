@@ -45,7 +45,9 @@ AT_LEAST = {  # share of right answers; chance is a half, and 1/3, 1/32 and the 
     "rxnmapper": 0.85,
     "rxnfp": 0.85,
 }
-HURRIED = {"resemblyzer": ("--until", "decided", "--time-limit", "100")}  # the second derivative of an LSTM is slow
+HURRIED = dict.fromkeys(
+    ("resemblyzer", "minilm", "rxnfp"), ("--until", "decided", "--time-limit", "100")
+)  # large, slow
 ALONE = (
     "pnet",
     "rnet",

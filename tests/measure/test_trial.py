@@ -11,7 +11,11 @@ from torch.nn import functional as F
 
 import samdiag
 from samdiag.curvature.batches import cut_into
+from samdiag.measure.measuring import measuring
+from samdiag.measure.settings import MeasureSettings
 from samdiag.types import Problem
+from samdiag.verdicts.thresholds import LONG_TRIAL
+from samdiag.verifying import judged
 
 GOOD = {"descending", "bounce", "minimum", "saddle-escaping"}
 
@@ -88,3 +92,19 @@ def test_pieces_of_a_batch_are_all_of_it() -> None:
     assert [count for _, count in pieces] == [4, 4, 2]
     assert torch.equal(torch.cat([p[0] for p, _ in pieces]), batch[0])
     assert cut_into(batch, 10, 10) == [(batch, 10)]
+
+
+def test_a_longer_trial_ends_with_the_patience() -> None:
+    """A bounce across x²/2 asks for 100 steps; without time for them it rests on the next few."""
+    point = nn.Parameter(torch.tensor([0.1 * 5.0 / (2.0 - 0.1)], dtype=torch.float64))  # theory A9
+    model = nn.ParameterList([point])
+    problem = Problem(
+        model=model, loss=lambda m, _: 0.5 * m[0].sum() ** 2, batches=[torch.zeros(1)], loss_lower_bound=0.0
+    )
+    with measuring(problem, MeasureSettings(rho=5.0, lr=0.1)) as found:
+        before = found.measurements
+        found.base.patience.interrupted = True
+        after, _ = judged(found)
+    assert before.lookahead_steps < LONG_TRIAL
+    assert after.lookahead_steps == before.lookahead_steps
+    assert after.notes[-1] == "a trial of 100 steps was cut short (interrupted): the verdict rests on the next 8"
