@@ -124,6 +124,7 @@ def prepare(
         SamdiagError: of any of the three.
     """
     from samdiag.formats import open_checkpoint
+    from samdiag.formats.checkpoint import EMA_BESIDE, EMA_USED
     from samdiag.spec.build import build
     from samdiag.spec.discover import resolve
 
@@ -148,6 +149,8 @@ def prepare(
         built = build(resolution, checkpoint)
         known.warnings = (*known.warnings, *built.notes)
     raw = said["weights"].value == "raw" if "weights" in said else True
+    if not raw:
+        known.warnings = tuple(EMA_USED if note == EMA_BESIDE else note for note in known.warnings)
     buffers = checkpoint.velocity() if raw else None  # of the averaged weights there are none
     return Prepared(problem=built.problem, settings=settings, buffers=buffers, adam=checkpoint.adam)
 

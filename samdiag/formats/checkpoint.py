@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from samdiag.formats.momentum import Buffers
 
 WEIGHTS = ("raw", "ema")
+EMA_BESIDE = "averaged (EMA) weights are there as well: --weights ema measures them"
+EMA_USED = "the averaged (EMA) weights are measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats import distributed_optimizer
-from samdiag.formats.checkpoint import Checkpoint, TensorInfo
+from samdiag.formats.checkpoint import EMA_BESIDE, Checkpoint, TensorInfo
 from samdiag.formats.distributed_metadata import DTYPE_BYTES, METADATA, Layout, Path, read_layout
 from samdiag.formats.folder import Folder, FolderFormat, fingerprint
 from samdiag.formats.state_dict import EMA_KEYS, WEIGHT_KEYS, strip_prefixes
@@ -46,7 +46,7 @@ def open_folder(folder: Folder) -> Checkpoint:
     def load_velocity() -> Buffers | None:
         return distributed_optimizer.read_velocity(layout, optimizer)
 
-    notes = ("the folder also holds EMA weights: they are used with weights = ema only",) if found["ema"] else ()
+    notes = (EMA_BESIDE,) if found["ema"] else ()
     files = {name: content.fingerprint() for name, content in layout.files.items()}
     return Checkpoint(
         path=folder.path,

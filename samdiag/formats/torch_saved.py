@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from samdiag.errors import CannotDecide
 from samdiag.formats import lightning, timm_file
-from samdiag.formats.checkpoint import Checkpoint, Embedded, Hint
+from samdiag.formats.checkpoint import EMA_BESIDE, Checkpoint, Embedded, Hint
 from samdiag.formats.content import Content
 from samdiag.formats.momentum import find_buffers
 from samdiag.formats.optimizer_state import find_optimizer, first_group, is_adam, read_hints
@@ -75,7 +75,7 @@ def open_saved(content: Content, saved: object, container: str) -> Checkpoint:
     said, said_notes = _read_settings(saved, found)
     notes = (*found.notes, *said_notes)
     if averaged:
-        notes = (*notes, "the file also holds EMA weights: they are used with weights = ema only")
+        notes = (*notes, EMA_BESIDE)
 
     def load(which: str) -> dict[str, Tensor]:
         content.check_unchanged()  # the values are read from the file only now

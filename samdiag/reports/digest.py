@@ -24,6 +24,7 @@ from samdiag.types import VERDICTS_BY_HARM, CheckpointInfo, Diagnosis, Finding, 
 SAMPLING_UNKNOWN = "sampling error unknown: a single batch cannot show it"
 SHOWN_SETTINGS = ("variant", "rho", "lr", "momentum", "weight_decay", "batch_size")  # those a verdict depends on
 UNUSUAL_SETTINGS = {
+    "weights": "raw",
     "sam.nesterov": False,
     "sam.dampening": 0.0,
     "sam.micro_batch": None,
@@ -114,7 +115,7 @@ def _setting_rows(diagnosis: Diagnosis) -> tuple[SettingRow, ...]:
     for key, usual in UNUSUAL_SETTINGS.items():
         setting = diagnosis.settings.get(key)
         if setting is not None and setting.value != usual:
-            rows.append(setting_row(key.partition(".")[2], setting))
+            rows.append(setting_row(key.rpartition(".")[2], setting))
     return tuple(rows)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from samdiag import stamp
+from samdiag.formats.checkpoint import EMA_BESIDE, EMA_USED
 from tests.cli.conftest import HONEST, Run, network
 
 A = "runs/a.safetensors"
@@ -232,6 +233,16 @@ def test_nesting_and_prefixes(wrap: Callable[[Any], Any], work: Path, inspect: R
     ran = inspect("wrapped.pt", *HONEST, "--format", "json")
     assert ran.code == 0, ran.err
     assert ran.report["measurements"] == expected
+
+
+def test_averaged_weights_are_said_to_be_measured(work: Path, inspect: Run) -> None:
+    raw, averaged = network().state_dict(), {k: 0.5 * v for k, v in network().state_dict().items()}
+    torch.save({"model": raw, "model_ema": averaged}, "both.pt")
+    ran, ema = inspect("both.pt", *HONEST), inspect("both.pt", *HONEST, "--weights", "ema")
+    assert EMA_BESIDE in " ".join(ran.out.split())
+    assert "weights ema (command line)" in " ".join(ema.out.split())
+    assert EMA_USED in " ".join(ema.out.split())
+    assert EMA_BESIDE not in " ".join(ema.out.split())
 
 
 # ---------------------------------------------------------------- --explain
