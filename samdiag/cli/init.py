@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +97,7 @@ def write_spec(
         SamdiagError: the checkpoint cannot be read, what the command line says is not allowed, or the file is there.
     """
     from samdiag.formats import open_checkpoint
+    from samdiag.guessing.elsewhere import moved
     from samdiag.guessing.guess import propose
     from samdiag.guessing.packages import find_package
     from samdiag.guessing.writing import render
@@ -114,9 +116,13 @@ def write_spec(
         rho=rho,
         packages=tuple(find_package(name, folder) for name in search),
     )
+    if target is not None and force:
+        proposal = _keep(proposal, target, rho_said=rho is not None)
+    if target is not None:
+        proposal = moved(proposal, folder, target.absolute().parent)
     text = render(proposal)
     if not proposal.missing:
-        _resolve(text, opened)
+        _check_whole(text)
     if target is None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -124,7 +130,7 @@ def write_spec(
         write_whole(target, text)
     if not quiet:
         _tell(proposal, target, checkpoint)
-    return EXIT_UNDECIDED if proposal.missing else EXIT_OK
+    return EXIT_UNDECIDED if proposal.missing or proposal.unbuilt else EXIT_OK
 
 
 def _checked(said: Mapping[str, Any], rho: float | None) -> dict[str, Any]:
@@ -143,19 +149,45 @@ def _check_target(target: Path, folder: Path, force: bool) -> None:
         raise UsageError(f"{target} exists", "--force writes over it; --output FILE or --output - writes elsewhere")
     if target.is_dir() or not target.absolute().parent.is_dir() or not os.access(target.absolute().parent, os.W_OK):
         raise UsageError(f"cannot write {target}", "give --output a file in a folder that exists and is writable")
-    if target.name != OWN_FILE:
+    if force or target.absolute() != folder / OWN_FILE:
         return
-    found = None if (folder / OWN_FILE).exists() else find_project_file(folder)
-    if found is not None and found.path.name == PYPROJECT and not force:
+    found = find_project_file(folder)
+    if found is not None and found.path.name == PYPROJECT:
         todo = "edit it there; `samdiag init CKPT --output -` prints what would be written"
         raise UsageError(f"{found.source} has the project's settings already ([tool.samdiag])", todo)
 
 
-def _resolve(text: str, opened: Any) -> None:
-    """Nothing, where the text is a whole spec; an internal error otherwise."""
-    from samdiag.spec.discover import resolve
+def _keep(proposal: Proposal, target: Path, *, rho_said: bool) -> Proposal:
+    """The proposal with the [sam] settings of the file that it replaces; a file that cannot be read loses them."""
+    from samdiag.spec.parsing import flatten, parse
+    from samdiag.spec.project_file import read_config
 
-    resolve(overrides={}, config=text, checkpoint=opened, cwd=Path.cwd())
+    if not os.path.lexists(target):
+        return proposal
+    try:
+        table = read_config(target, str(target)).get("sam", {})
+        said = flatten(parse({"sam": table}, str(target)))
+    except UsageError as error:
+        lost = f"nothing is kept of the [sam] settings of the file that was here: {error.what}"
+        return replace(proposal, remarks=(*proposal.remarks, lost))
+    kept = {name.removeprefix("sam."): value for name, value in said.items()}
+    if rho_said:
+        kept.pop("rho", None)
+    if "rho" in kept:
+        why = f"kept from the {target.name} that was here: rho = {kept['rho']}"
+        proposal = replace(proposal, rho=None, rho_why=why, rho_unknown=False)
+    return replace(proposal, kept=kept)
+
+
+def _check_whole(text: str) -> None:
+    """Nothing, where the text is a whole spec; an internal error otherwise. A file that is there plays no part."""
+    from samdiag.spec.merging import Origin, Place, merge
+    from samdiag.spec.parsing import flatten, parse, parse_toml
+    from samdiag.types import Trust
+
+    values = flatten(parse(parse_toml(text, OWN_FILE), OWN_FILE))
+    place = Place(folder=Path.cwd(), importable=False)
+    merge([Origin(source=OWN_FILE, trust=Trust.PROJECT, values=values, place=place)])
 
 
 def _tell(proposal: Proposal, target: Path | None, checkpoint: str) -> None:
@@ -173,11 +205,18 @@ def _tell(proposal: Proposal, target: Path | None, checkpoint: str) -> None:
         for other in part.others[:3]:
             say(f"  or     {assignment(part.name, short(other.value))}: {other.why}")
     say(f"{'unknown' if proposal.rho_unknown else 'found  '}  {proposal.rho_why}")
+    if proposal.unnormalised is not None:
+        say("unknown  how the pixels of data were normalised: see the commented line with normalize")
     for remark in proposal.remarks:
         say(f"note     {remark}")
     wrote = "" if target is None else f"wrote {target}; "
+    command = f"samdiag inspect {shlex.quote(checkpoint)}"
+    if target is not None and target.absolute() != Path.cwd() / OWN_FILE:
+        command += f" --config {shlex.quote(str(target))}"
     if proposal.missing:
         names = " and ".join(part.name for part in proposal.parts if part.chosen is None)
-        say(f"samdiag: {wrote}fill in {names}, then: samdiag inspect {shlex.quote(checkpoint)}")
+        say(f"samdiag: {wrote}fill in {names}, then: {command}")
+    elif proposal.unbuilt:
+        say(f"samdiag: {wrote}the model cannot be built here: {'; '.join(proposal.unbuilt)}")
     else:
-        say(f"samdiag: {wrote}next: samdiag inspect {shlex.quote(checkpoint)}")
+        say(f"samdiag: {wrote}next: {command}")

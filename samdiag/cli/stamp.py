@@ -124,7 +124,7 @@ def _stamp(
         raise UsageError("--show, --remove and --sidecar exclude each other", "give one of them")
     if (show or remove) and (overrides or source):
         raise UsageError("--show and --remove take no settings", "leave the settings out")
-    text, notes = ("", ()) if show or remove else _text(overrides, source)
+    text, notes = ("", ()) if show or remove else _text(paths[0], overrides, source)
     for note in () if quiet else notes:
         say(f"samdiag: {note}")
     codes = []
@@ -137,12 +137,16 @@ def _stamp(
     return worst(codes)
 
 
-def _text(overrides: dict[str, Any], source: str | None) -> tuple[str, tuple[str, ...]]:
+def _text(path: str, overrides: dict[str, Any], source: str | None) -> tuple[str, tuple[str, ...]]:
     """The stamp as JSON: what the command line, --from and the project file say, and nobody else."""
-    from samdiag.spec.discover import resolve
+    from samdiag.quoting import shown
+    from samdiag.spec.discover import look_up
     from samdiag.spec.stamp import checked, document_of
 
-    resolution = resolve(overrides=overrides, config=source, checkpoint=None, cwd=Path.cwd())
+    resolution, incomplete = look_up(overrides=overrides, config=source, checkpoint=None, cwd=Path.cwd())
+    if incomplete is not None:  # its own remedies name code, which a stamp may not
+        todo = f"say all three: samdiag stamp {shown(path)} --model … --data … --loss …, or --from FILE, a samdiag.toml"
+        raise UsageError(incomplete.what, todo)
     document, notes = document_of(resolution.settings)
     return checked(document), (*resolution.warnings, *notes)
 

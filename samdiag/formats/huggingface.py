@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from samdiag.errors import SamdiagError
+from samdiag.errors import SamdiagError, UsageError
 from samdiag.formats import sharded, training_state
 from samdiag.formats.checkpoint import Checkpoint, Embedded
 from samdiag.formats.folder import Folder, FolderFormat, fingerprint, read_object, surroundings
 from samdiag.formats.recognition import open_file
 from samdiag.quoting import listed, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG = "config.json"
 MODULES = "modules.json"  # of sentence-transformers
@@ -72,6 +75,7 @@ def open_folder(folder: Folder) -> Checkpoint:
 def open_beside(checkpoint: Checkpoint) -> Checkpoint:
     """`checkpoint`, a file, with what lies beside it where that is of transformers."""
     path = checkpoint.path
+    checkpoint = _refusing_one_shard(checkpoint)
     around = surroundings(path, (CONFIG, *training_state.FILES))
     config, _ = _read_config(around)
     if path.name not in WEIGHTS and not (config or {}).keys() & MARKS:
@@ -79,6 +83,25 @@ def open_beside(checkpoint: Checkpoint) -> Checkpoint:
     found = accompany(checkpoint, around)
     notes = _one_of_many(path.name, surroundings(path, WEIGHTS))
     return dataclasses.replace(found, fingerprint=checkpoint.fingerprint, notes=(*found.notes, *notes))
+
+
+def _refusing_one_shard(checkpoint: Checkpoint) -> Checkpoint:
+    """`checkpoint`, whose weights are refused where the index beside it says that they are a part; `info` shows it."""
+    path = checkpoint.path
+    shard = SHARD.fullmatch(path.name)
+    index = "" if shard is None else shard[1] + shard[2] + sharded.SUFFIX
+    folder = surroundings(path, [index] if index else [])
+    if index not in folder:
+        return checkpoint
+
+    def load(which: str) -> dict[str, Tensor]:
+        files = set(sharded.read_index(folder.file(index)).values())
+        if path.name in files:
+            what = f"{shown(path)} is one shard of {len(files)} and holds part of the weights"
+            raise UsageError(what, f"name the folder or its index: {shown(path.parent)}, {shown(path.parent / index)}")
+        return checkpoint.load(which)
+
+    return dataclasses.replace(checkpoint, load=load, load_infos=checkpoint.tensor_infos)
 
 
 def _one_of_many(name: str, folder: Folder) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from samdiag.errors import CannotDecide
+from samdiag import registry
+from samdiag.errors import CannotDecide, SamdiagError
 from samdiag.formats.content import Content
+from samdiag.formats.folder import list_folder
 from samdiag.quoting import shown
 
 SAVE_WEIGHTS = "`torch.save(model.state_dict(), 'weights.pt')`"
@@ -110,8 +112,20 @@ def refusal(content: Content) -> CannotDecide:
     if content.prefix[0] == 0x80 and content.prefix[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
         todo = f"pickles are never run here; in your own training code save the weights alone: {SAVE_WEIGHTS}"
         return CannotDecide(f"{content.name} is a plain Python pickle", todo)
+    if content.path.suffix == ".json" and _is_in_checkpoint(content):
+        what = f"{content.name} holds no weights: it is one file of a checkpoint that is a folder"
+        return CannotDecide(what, f"name the folder: {shown(content.path.parent)}")
     kind = "text" if _is_text(content.prefix) else "unknown binary data"
     return CannotDecide(f"{content.name} is not a checkpoint: {kind}", f"save one with {SAVE_WEIGHTS} or safetensors")
+
+
+def _is_in_checkpoint(content: Content) -> bool:
+    """Whether the file's folder is itself a checkpoint that a format reads."""
+    try:
+        folder = list_folder(content.path.parent)
+    except SamdiagError:
+        return False
+    return any(registry.load(entry).recognises(folder) for entry in registry.FOLDERS.values())
 
 
 def _is_onnx(content: Content) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from samdiag.errors import SamdiagError
 from samdiag.guessing.catalogs import Build
-from samdiag.guessing.hollow import hollow, shapes_of
+from samdiag.guessing.hollow import hollow, real, shapes_of
 from samdiag.guessing.outline import Outline
 from samdiag.quoting import listed, shown
 from samdiag.user_errors import summary
@@ -40,11 +40,13 @@ class Fit:
         args: what must be said beside the configuration, so that it fits.
         why: what was compared; empty where it could not be built.
         fits: every tensor has its place.
+        unbuilt: why the library here cannot build it; empty where it can, or where only the check was impossible.
     """
 
     args: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
     fits: bool = False
+    unbuilt: str = ""
 
 
 def find_class(config: Mapping[str, Any], outline: Outline) -> str | None:
@@ -80,9 +82,10 @@ def compare(name: str, outline: Outline, build: Build) -> Fit:
         try:
             made = shapes_of(hollow(functools.partial(build, "transformers", name, args)))
         except SamdiagError as error:
-            return Fit(why=f"it could not be built here: {error.what}")
+            return Fit(why=f"it could not be built here: {error.what}", unbuilt=error.what)
         except Exception as error:  # a library's constructor may raise anything
-            return Fit(why=f"it could not be built here: {summary(error)}")
+            reason = summary(error)
+            return Fit(why=f"it could not be built here: {reason}", unbuilt=real(reason))
         wrong = [key for key in made if key in outline.shapes and made[key] != outline.shapes[key]]
         labels = [outline.shapes[key][0] for key in wrong if LABELLED.fullmatch(key)]
         if not wrong or len(labels) != len(wrong) or args:

@@ -111,7 +111,12 @@ def texts(paths: list[Path], folder: Path, checkpoint: Path, model: Mapping[str,
         if plain and not path.resolve().is_relative_to(beside.resolve()) and path.stat().st_size >= MIN_TEXT_BYTES:
             file = path.relative_to(folder).as_posix()
             yield DataGuess(
-                value={"datasets": "text", "data_files": file, "tokenizer": "checkpoint"},
+                value={
+                    "datasets": "text",
+                    "data_files": file,
+                    "tokenizer": "checkpoint",
+                    "args": {"task": "masked_lm" if "MaskedLM" in name else "causal_lm"},
+                },
                 why=f"{file} is text, and the tokenizer lies with the checkpoint",
                 fits=True,
                 targets="the words themselves",

@@ -65,6 +65,7 @@ def propose(
         files=list(files_below(folder)),
         outline=outline,
         build=_builder(checkpoint, folder),
+        recorded=checkpoint.hyper_parameters,
     )
     chosen = _parts(evidence)
     written_rho, rho_why = _rho(rho, known)

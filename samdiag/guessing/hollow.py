@@ -32,6 +32,11 @@ def hollow(build: Callable[[], nn.Module]) -> nn.Module:
                 return build()
 
 
+def real(reason: str) -> str:
+    """The reason why a model could not be built; empty where that lies in the meta device alone."""
+    return "" if "meta" in reason.lower() else reason
+
+
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     """The tensors of the model's state dict: name → shape."""
     return {name: tuple(value.shape) for name, value in model.state_dict().items() if hasattr(value, "shape")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from samdiag.guessing.outline import Outline
-from samdiag.guessing.sources import Class, Function, Parameter, Source, modules
+from samdiag.guessing.sources import Class, Computed, Function, Parameter, Size, Source, modules
 
 PROBLEM_NAMES = ("problem", "samdiag_problem")
 MODEL_NAMES = ("model", "make_model", "build_model", "get_model", "create_model", "net", "make_net", "network")
@@ -66,6 +67,15 @@ class Named:
     extra: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """What the arguments of a network are read off: the tensors, the file's name, the settings recorded in it."""
+
+    outline: Outline
+    stem: str
+    recorded: Mapping[str, Any]
+
+
 def problems(sources: list[Source]) -> list[Named]:
     """Functions that return a samdiag.Problem and take no argument."""
     return [
@@ -75,25 +85,31 @@ def problems(sources: list[Source]) -> list[Named]:
     ]
 
 
-def networks(sources: list[Source], outline: Outline, stem: str) -> list[Named]:
+def networks(
+    sources: list[Source], outline: Outline, stem: str, recorded: Mapping[str, Any] | None = None
+) -> list[Named]:
     """Classes whose layers have the tensors' names, then functions that make such; the best match first.
 
     Args:
         sources: where to look.
         outline: of the checkpoint.
         stem: of the checkpoint's file name, which may say which of several sizes it is ("tiny").
+        recorded: what the training script saved of its own arguments.
     """
     known = modules(sources)
+    hints = Hints(outline=outline, stem=stem, recorded=recorded or {})
     found = []
     for name, (source, item) in known.items():
         compared, extra = _compare(item, known, outline)
         if compared:
-            made = _filled(item.parameters, outline, stem)
+            made = _filled(item.parameters, hints, item.layers)
             found.append(
                 Named(reference=f"{source.reference}:{name}", source=source, compared=compared, extra=extra, **made)
             )
-    matching = {named.reference.rpartition(":")[2] for named in found}
-    makers = list(_makers(sources, known, matching, outline, stem))
+    matching = {
+        named.reference.rpartition(":")[2]: bool(named.unknown or set(named.args) - {"pretrained"}) for named in found
+    }
+    makers = list(_makers(sources, known, matching, hints))
     verified = [maker for maker in makers if maker.compared]
     ordered = sorted([*verified, *found], key=lambda named: (bool(named.unknown), named.extra))
     return ordered or makers
@@ -167,26 +183,33 @@ def _takes_model_and_batch(function: Function) -> bool:
 def _makers(
     sources: list[Source],
     known: Mapping[str, tuple[Source, Class]],
-    matching: set[str],
-    outline: Outline,
-    stem: str,
+    matching: Mapping[str, bool],
+    hints: Hints,
 ) -> Iterator[Named]:
-    """Functions that make a network: of a class that matches, a Sequential, or of what only running would tell."""
+    """Functions that make a network: of a class that matches, a Sequential, or of what only running would tell.
+
+    Args:
+        matching: the classes that match, and whether they do so with arguments only.
+    """
     for source, function in _functions(sources):
         named = function.name in MODEL_NAMES or MODEL_TYPES.search(function.returns)
         compared = ""
-        if set(function.built) & matching:
+        if any(matching.get(name) for name in function.plain):
+            continue  # it makes a network of other sizes
+        if set(function.built) & set(matching):
             compared = f"it returns {next(name for name in function.built if name in matching)}, whose layers fit"
         elif function.children is not None:
-            inner = _numbered(outline)
+            inner = _numbered(hints.outline)
             if inner is None or inner >= function.children:
+                continue
+            if not all(_agrees(hints.outline, name, sizes) for name, sizes in function.layers.items()):
                 continue
             compared = (
                 f"it returns a Sequential of {function.children} layers, and the tensors' names are their numbers"
             )
         elif set(function.built) & set(known) or not named:
             continue  # of a class that does not match, or no network at all
-        made = _filled(function.parameters, outline, stem)
+        made = _filled(function.parameters, hints, function.layers)
         yield Named(reference=f"{source.reference}:{function.name}", source=source, compared=compared, **made)
 
 
@@ -222,9 +245,9 @@ def _is_among(name: str, attributes: frozenset[str]) -> bool:
 
 def _inherited(
     item: Class, known: Mapping[str, tuple[Source, Class]]
-) -> tuple[frozenset[str], dict[str, tuple[int | None, int | None]]]:
+) -> tuple[frozenset[str], dict[str, tuple[Size, Size]]]:
     attributes: set[str] = set()
-    layers: dict[str, tuple[int | None, int | None]] = {}
+    layers: dict[str, tuple[Size, Size]] = {}
     waiting, seen = [item], set()
     while waiting:
         current = waiting.pop()
@@ -237,35 +260,59 @@ def _inherited(
     return frozenset(attributes), layers
 
 
-def _agrees(outline: Outline, name: str, sizes: tuple[int | None, int | None]) -> bool:
+def _agrees(outline: Outline, name: str, sizes: tuple[Size, Size]) -> bool:
     """Whether the tensor of a layer has the constant sizes that the class gives it."""
     shape = outline.shapes.get(f"{name}.weight")
     if shape is None or len(shape) < 2:
         return shape is None
-    return all(said in {None, own} for said, own in zip(sizes, shape[:2], strict=True))
+    return all(type(said) is not int or said == own for said, own in zip(sizes, shape[:2], strict=True))
 
 
-def _filled(parameters: tuple[Parameter, ...], outline: Outline, stem: str) -> dict[str, Any]:
-    """The arguments that the tensors or the file's name tell, and the required ones that nothing tells."""
+def _filled(parameters: tuple[Parameter, ...], hints: Hints, layers: Mapping[str, tuple[Size, Size]]) -> dict[str, Any]:
+    """The arguments that tensors, recorded settings or the file's name tell, and those that must be told otherwise.
+
+    The latter are the required ones that nothing tells, and those whose value contradicts the tensors' shapes.
+    """
+    outline = hints.outline
     counts = {
         CLASS_COUNTS: outline.num_outputs,
         CHANNEL_COUNTS: outline.input_channels,
         INPUT_COUNTS: outline.num_inputs,
         WORD_COUNTS: outline.vocabulary,
     }
-    words = [word for word in re.split(r"[^a-z0-9]+", stem.lower()) if word]
+    words = [word for word in re.split(r"[^a-z0-9]+", hints.stem.lower()) if word]
+    computed = [
+        (size, own)
+        for name, sizes in layers.items()
+        for size, own in zip(sizes, outline.shapes.get(f"{name}.weight", ())[:2], strict=False)
+        if isinstance(size, Computed)
+    ]
     args: dict[str, Any] = {}
     unknown = []
     for parameter in parameters:
+        exact = {
+            own for size, own in computed if isinstance(size.expression, ast.Name) and parameter.name in size.names
+        }
         count = next((value for names, value in counts.items() if parameter.name in names), None)
-        chosen = [word for word in parameter.words if word.lower() in {*words, stem.lower()}]
-        if count is not None and (parameter.required or type(parameter.default) is int):
-            if parameter.default != count:
-                args[parameter.name] = count
-        elif chosen and chosen[0] != parameter.default:
-            args[parameter.name] = chosen[0]
+        count = next(iter(exact)) if len(exact) == 1 else count
+        chosen = [word for word in parameter.words if word.lower() in {*words, hints.stem.lower()}]
+        recorded = hints.recorded.get(parameter.name)
+        if count is not None and (exact or parameter.required or type(parameter.default) is int):
+            value: Any = count
+        elif isinstance(recorded, (bool, int, float, str)):
+            value = recorded
+        elif chosen:
+            value = chosen[0]
         elif parameter.name == "pretrained" and parameter.default is True:
-            args[parameter.name] = False  # the weights come from the checkpoint
+            value = False  # the weights come from the checkpoint
         elif parameter.required:
             unknown.append(parameter.name)
-    return {"args": args, "unknown": tuple(unknown)}
+            continue
+        else:
+            continue
+        if value != parameter.default or type(value) is not type(parameter.default):
+            args[parameter.name] = value
+    values = {parameter.name: parameter.default for parameter in parameters} | args
+    wrong = {name for size, own in computed if size.value(values) not in {None, own} for name in size.names}
+    unknown += [parameter.name for parameter in parameters if parameter.name in wrong - set(unknown)]
+    return {"args": {name: value for name, value in args.items() if name not in wrong}, "unknown": tuple(unknown)}

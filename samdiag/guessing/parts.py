@@ -10,6 +10,7 @@ from typing import Any
 from samdiag.guessing import catalogs, configured, own_code
 from samdiag.guessing.catalogs import Build, Match
 from samdiag.guessing.data_files import DataGuess
+from samdiag.guessing.hollow import real
 from samdiag.guessing.outline import Outline, times
 from samdiag.guessing.own_code import Named
 from samdiag.guessing.proposal import Candidate, Part
@@ -40,6 +41,7 @@ class Evidence:
         files: what lies in it.
         outline: of the checkpoint's tensors.
         build: makes a model of a catalog.
+        recorded: what the training script saved of its own arguments.
     """
 
     said: Mapping[str, Any]
@@ -53,6 +55,7 @@ class Evidence:
     files: list[Path] = field(repr=False)
     outline: Outline
     build: Build
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
 
 def problem(evidence: Evidence) -> Part | None:
@@ -72,8 +75,8 @@ def model(evidence: Evidence) -> Part:
         return Part(name="model", chosen=Candidate(value=evidence.said["model"], why=SAID))
     said = [*_known("model", evidence), *_unsaid_class(evidence)]
     found = [candidate for one in said for candidate in _compared(one, evidence)]
-    searched = own_code.networks(evidence.packages, evidence.outline, evidence.stem)
-    own = own_code.networks(evidence.own, evidence.outline, evidence.stem)
+    searched = own_code.networks(evidence.packages, evidence.outline, evidence.stem, evidence.recorded)
+    own = own_code.networks(evidence.own, evidence.outline, evidence.stem, evidence.recorded)
     found += _network_candidates(searched)
     matches = catalogs.find_gallery(evidence.outline) or catalogs.find(evidence.outline, evidence.build)
     found += _confirmed(matches)
@@ -176,7 +179,8 @@ def _compared(candidate: Candidate, evidence: Evidence) -> list[Candidate]:
         return [candidate]
     fit = configured.compare(name, evidence.outline, evidence.build)
     args = {**(value.get("args") or {}), **fit.args}
-    compared = Candidate(value={"transformers": name, "args": args}, why=f"{candidate.why}; {fit.why}")
+    why = f"{candidate.why}; {fit.why}"
+    compared = Candidate(value={"transformers": name, "args": args}, why=why, unbuilt=fit.unbuilt)
     derived = [] if fit.fits else own_code.derived(evidence.own, name)
     return [*_network_candidates(derived), compared]
 
@@ -241,6 +245,7 @@ def _match_candidate(match: Match) -> Candidate:
     return Candidate(
         value=match.value,
         why=f"the tensors' names are those of this model, which could not be built here: {match.reason}",
+        unbuilt=real(match.reason),
     )
 
 

@@ -17,6 +17,25 @@ FILLERS = ("register_buffer", "register_parameter", "add_module", "register_modu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """A layer's size that is an expression of arguments: `width`, `2 * width`.
+
+    Attributes:
+        names: of the arguments in it.
+    """
+
+    expression: ast.expr
+    names: frozenset[str]
+
+    def value(self, known: Mapping[str, Any]) -> int | None:
+        """The size for these arguments; None where they do not tell it."""
+        return _computed(self.expression, known)
+
+
+Size = int | Computed | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """An argument of a function or of a class's __init__.
 
@@ -40,6 +59,8 @@ class Function:
         returns: its annotation as written; empty where there is none.
         built: the classes that its return statements call, by their last name.
         children: the number of layers of a Sequential that it returns; None where it returns none, or unpacks a list.
+        layers: the sizes of those layers.
+        plain: the classes that it returns as `Name()`, without an argument.
     """
 
     name: str
@@ -47,6 +68,8 @@ class Function:
     returns: str = ""
     built: tuple[str, ...] = ()
     children: int | None = None
+    layers: Mapping[str, tuple[Size, Size]] = field(default_factory=dict)
+    plain: frozenset[str] = frozenset()
 
     @property
     def callable_without(self) -> bool:
@@ -61,14 +84,14 @@ class Class:
     Attributes:
         bases: their last names.
         attributes: what __init__ and the like assign to self; `conv*` for names that a loop counts up.
-        layers: constant sizes of `self.name = nn.Linear(2, 3)`: name → (outputs, inputs), None for what is computed.
+        layers: sizes of `self.name = nn.Linear(2, 3)`: name → (outputs, inputs), None for what cannot be told.
     """
 
     name: str
     bases: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     attributes: frozenset[str]
-    layers: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    layers: Mapping[str, tuple[Size, Size]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +184,8 @@ def _function(node: ast.FunctionDef) -> Function:
         returns=ast.unparse(node.returns) if node.returns is not None else "",
         built=tuple(_last(call.func) for call in calls),
         children=len(plain[-1].args) if plain else None,
+        layers=dict(_layers("", plain[-1], _arguments(node))) if plain else {},
+        plain=frozenset(_last(call.func) for call in calls if not call.args and not call.keywords),
     )
 
 
@@ -168,7 +193,8 @@ def _class(node: ast.ClassDef) -> Class:
     methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
     start = next((item for item in methods if item.name == "__init__"), None)
     assigned = [pair for method in methods for pair in _assigned(method)]
-    layers = {name: sizes for name, value in assigned if (sizes := _sizes(value)) is not None}
+    told = _arguments(start) if start is not None else frozenset()
+    layers = {inner: sizes for name, value in assigned for inner, sizes in _layers(name, value, told)}
     return Class(
         name=node.name,
         bases=tuple(_last(base) for base in node.bases),
@@ -208,8 +234,25 @@ def _spelled(node: ast.expr) -> list[str]:
     return []
 
 
-def _sizes(value: ast.expr | None) -> tuple[int | None, int | None] | None:
-    """(outputs, inputs) of a layer made with constants; None for what is no such layer."""
+def _arguments(node: ast.FunctionDef) -> frozenset[str]:
+    """The arguments that the body never assigns to."""
+    names = {parameter.name for parameter in _parameters(node)}
+    stored = {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load)}
+    return frozenset(names - stored)
+
+
+def _layers(name: str, value: ast.expr | None, told: frozenset[str]) -> Iterator[tuple[str, tuple[Size, Size]]]:
+    """The layer, or those of a Sequential under their numbers, with their sizes."""
+    if isinstance(value, ast.Call) and _last(value.func) == "Sequential":
+        if not any(isinstance(arg, ast.Starred) for arg in value.args):
+            for number, inner in enumerate(value.args):
+                yield from _layers(f"{name}.{number}".lstrip("."), inner, told)
+    elif (sizes := _sizes(value, told)) is not None:
+        yield name, sizes
+
+
+def _sizes(value: ast.expr | None, told: frozenset[str]) -> tuple[Size, Size] | None:
+    """(outputs, inputs) of a layer made with constants and arguments; None for what is no such layer."""
     if not isinstance(value, ast.Call):
         return None
     names = {"Linear": ("in_features", "out_features"), "Embedding": ("embedding_dim", "num_embeddings")}
@@ -223,11 +266,38 @@ def _sizes(value: ast.expr | None) -> tuple[int | None, int | None] | None:
     given = dict(zip((inputs, outputs) if kind != "Embedding" else (outputs, inputs), value.args, strict=False))
     given |= {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
     grouped = "groups" in given or len(value.args) > GROUPS_POSITION
-    return _integer(given.get(outputs)), None if grouped else _integer(given.get(inputs))
+    return _size(given.get(outputs), told), None if grouped else _size(given.get(inputs), told)
 
 
-def _integer(node: ast.expr | None) -> int | None:
-    return node.value if isinstance(node, ast.Constant) and type(node.value) is int else None
+def _size(node: ast.expr | None, told: frozenset[str]) -> Size:
+    if node is None:
+        return None
+    names = frozenset(item.id for item in ast.walk(node) if isinstance(item, ast.Name))
+    return Computed(expression=node, names=names) if names and names <= told else _computed(node, {})
+
+
+def _computed(node: ast.expr, known: Mapping[str, Any]) -> int | None:
+    """The whole number that +, −, · and // make of constants and known names; None for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value if type(node.value) is int else None
+    if isinstance(node, ast.Name):
+        value = known.get(node.id)
+        return value if type(value) is int else None
+    if not isinstance(node, ast.BinOp):
+        return None
+    left, right = _computed(node.left, known), _computed(node.right, known)
+    if left is None or right is None:
+        return None
+    match node.op:
+        case ast.Add():
+            return left + right
+        case ast.Sub():
+            return left - right
+        case ast.Mult():
+            return left * right
+        case ast.FloorDiv():
+            return left // right if right else None
+    return None
 
 
 def _parameters(node: ast.FunctionDef) -> tuple[Parameter, ...]:

@@ -21,7 +21,12 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     yield comment(f"Written by `samdiag init` for {proposal.checkpoint}. Correct it where it is wrong.")
     yield from (comment(line) for line in (*proposal.described, *proposal.remarks))
     yield ""
-    yield from (line for part in proposal.parts for line in (*_part(part), ""))
+    for part in proposal.parts:
+        yield from _part(part)
+        if part.name == "data" and proposal.unnormalised is not None:
+            yield comment("how its pixels were normalised is not known; if as usual for ImageNet, say it so:")
+            yield comment(assignment("data", short(proposal.unnormalised)))
+        yield ""
     if proposal.pythonpath:
         yield assignment("pythonpath", list(proposal.pythonpath))
         yield ""
@@ -54,6 +59,10 @@ def _sam(proposal: Proposal) -> Iterator[str]:
     if proposal.rho is not None:
         yield comment(proposal.rho_why)
         yield assignment("rho", proposal.rho)
+    if proposal.kept:
+        yield comment("kept from the file that was here before:")
+    for name, value in proposal.kept.items():
+        yield assignment(name, value)
     if proposal.hyperparameters:
         yield comment("What the checkpoint says itself and needs no line here; uncomment one to say it differently:")
     for name, (value, source) in proposal.hyperparameters.items():

@@ -13,13 +13,15 @@ VALUE_LIMIT = 300  # characters of a value: enough for nested model arguments, s
 
 
 def setting_row(name: str, setting: Setting) -> SettingRow:
-    """The row of `setting`, every text of it harmless."""
+    """The row of `setting`, every text of it harmless; who said the same value was not overruled."""
     return SettingRow(
         name=printable(name),
         value=value_text(setting.value),
         source=printable(setting.source),
         trust=setting.trust,
-        overruled=tuple((value_text(old.value), printable(old.source)) for old in setting.shadowed),
+        overruled=tuple(
+            (value_text(old.value), printable(old.source)) for old in setting.shadowed if old.value != setting.value
+        ),
     )
 
 

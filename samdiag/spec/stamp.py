@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samdiag import registry
 from samdiag.errors import UsageError
 from samdiag.formats.safetensors_file import MAX_STAMP_CHARACTERS
-from samdiag.quoting import listed
+from samdiag.quoting import listed, quoted
 from samdiag.spec.artifact import JUDGE_DATA_KEYS, forbidden_names
 from samdiag.spec.parsing import flatten, nest, parse
 from samdiag.spec.schema import SamSpec
 from samdiag.spec.stamp_place import write_text
+from samdiag.suggesting import did_you_mean
 from samdiag.types import Setting, Trust
 
 if TYPE_CHECKING:
@@ -111,12 +113,25 @@ def stamp_for(
     named = [key for key in SamSpec.model_fields if f"sam.{key}" in said]
     sam = {f"sam.{key}": getattr(settings, key) for key in dict.fromkeys([*named, *changed])}
     try:
-        return checked(nest(parts | sam, SOURCE)), note
+        return _written(nest(parts | sam, SOURCE)), note
     except UsageError:
         return None, f"no stamp in the new file: {NOT_A_STAMP}"
 
 
 def checked(document: dict[str, Any]) -> str:
+    """The stamp as JSON, or UsageError where a reader would refuse it or the gallery has no such name."""
+    text = _written(document)
+    said = json.loads(text)
+    for part, entries in (("model", registry.CATALOG_MODELS), ("data", registry.CATALOG_DATA)):
+        name = said[part].get("gallery")
+        if name is not None and name not in entries["gallery"]:
+            known = entries["gallery"]
+            what = f"the gallery has no {part} named {quoted(name)}{did_you_mean(name, known)}"
+            raise UsageError(what, f"choose one of: {', '.join(sorted(known))}")
+    return text
+
+
+def _written(document: dict[str, Any]) -> str:
     """The stamp as JSON, or UsageError where a reader would refuse it."""
     forbidden = forbidden_names(document)
     if forbidden:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 from samdiag.gallery.digits import mlp
 from tests.cli.conftest import Run, process
@@ -79,6 +81,67 @@ def test_nothing_is_written_over(project: Path, run: Run) -> None:
     assert (project / OWN).read_text() == "# mine\n"
     assert run("init", A, "--force").code == 0
     assert "train.py:model" in (project / OWN).read_text()
+
+
+@pytest.mark.parametrize("more", [("--force",), ("--output", "other.toml"), ("--output", "-")])
+def test_a_broken_file_is_no_hindrance(project: Path, run: Run, more: tuple[str, ...]) -> None:
+    (project / OWN).write_text("model = [\n")
+    ran = run("init", A, *more)
+    assert ran.code == 0
+    text = ran.out or (project / more[-1].replace("--force", OWN)).read_text()
+    assert tomllib.loads(text)["model"] == "train.py:model"
+
+
+def test_force_keeps_the_settings_of_sam(project: Path, run: Run) -> None:
+    (project / OWN).write_text('model = "a.py:b"\n[sam]\nrho = 0.3\nlr = 0.7\n')
+    ran = run("init", A, "--force")
+    assert ran.code == 0
+    assert "kept from the samdiag.toml that was here: rho = 0.3" in ran.err
+    document = tomllib.loads((project / OWN).read_text())
+    assert (document["model"], document["sam"]) == ("train.py:model", {"rho": 0.3, "lr": 0.7})
+    assert run("init", A, "--force", "--rho", "0.2").code == 0
+    assert tomllib.loads((project / OWN).read_text())["sam"] == {"rho": 0.2, "lr": 0.7}
+    (project / OWN).write_text("[sam]\nrho = -1\n")
+    assert "nothing is kept" in run("init", A, "--force").err
+
+
+def test_images_whose_normalisation_is_not_known(project: Path, run: Run) -> None:
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2)).state_dict(), project / "runs" / "c.pt")
+    for name in ("a", "b"):
+        (project / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(project / "images" / name / "0.png")
+    ran = run("init", "runs/c.pt", "--model", "train.py:model")
+    assert ran.code == 0
+    assert [line for line in ran.err.splitlines() if line.startswith("unknown  how the pixels")]
+    text = (project / OWN).read_text()
+    assert '# data = { folder = "images", args = { normalize = "imagenet" } }' in text
+    assert tomllib.loads(text)["data"] == {"folder": "images"}
+
+
+def test_a_model_that_cannot_be_built_here_is_not_complete(
+    project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from samdiag.guessing import catalogs
+
+    match = catalogs.Match(library="timm", name="resnet18", reason="model.timm needs timm, which is not installed")
+    monkeypatch.setattr(catalogs, "find", lambda *_: [match])
+    (project / "train.py").unlink()
+    ran = run("init", A, "--loss", "mse")
+    assert ran.code == 3
+    assert ran.err.splitlines()[-1].endswith("cannot be built here: model.timm needs timm, which is not installed")
+    assert tomllib.loads((project / OWN).read_text())["model"] == {"timm": "resnet18"}
+
+
+def test_in_another_folder(project: Path, run: Run) -> None:
+    (project / "sub").mkdir()
+    ran = run("init", A, "--output", "sub/s.toml")
+    assert ran.code == 0
+    document = tomllib.loads((project / "sub" / "s.toml").read_text())
+    assert (document["model"], document["data"]) == ("../train.py:model", {"tensors": "../train.npz"})
+    assert ran.err.splitlines()[-1].endswith(f"next: samdiag inspect {A} --config sub/s.toml")
+    inspected = run("inspect", A, "--config", "sub/s.toml", "--fail-on", "never", "--format", "json", "--samples", "40")
+    assert inspected.code in {0, 3}
+    assert inspected.report["settings"]["data"]["trust"] == "cli"
 
 
 def test_a_link_is_not_followed(project: Path, run: Run, tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ def test_a_sidecar_beside_any_format_is_heard(run: Run, work: Path) -> None:
         (("--model", "train.py:model", "--data", "digits", "--loss", "mse"), "may not name code"),
         (("--config", 'problem = "problems.py:problem"'), "code of your own"),
         ((*CATALOG, "--rho", "-1"), "greater than 0"),
+        ((*CATALOG, "--data", "digtis"), "did you mean 'digits'?"),
         (("--show", "--remove"), "exclude"),
         (("--show", "--rho", "0.1"), "take no settings"),
         ((), "nothing says"),
@@ -156,6 +157,15 @@ def test_what_is_refused_changes_nothing(run: Run, checkpoint: Path, arguments: 
     assert ran.code == 2
     assert said in ran.err
     assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("said", [("--rho", "0.1"), ("--model", "digits-mlp")])
+def test_what_is_left_to_say_is_what_a_stamp_can(run: Run, checkpoint: Path, said: tuple[str, ...]) -> None:
+    ran = run("stamp", "a.safetensors", *said)
+    assert ran.code == 2
+    assert "samdiag stamp a.safetensors --model … --data … --loss …, or --from FILE" in ran.err
+    assert "CKPT" not in ran.err
+    assert "train.py" not in ran.err
 
 
 def test_several_files_and_one_that_is_missing(run: Run, work: Path, checkpoint: Path) -> None:

@@ -166,3 +166,12 @@ def test_deepspeed_files_by_content(tmp_path: Path) -> None:
 
 def test_every_format_of_the_registry_exists() -> None:
     assert all(isinstance(registry.load(entry), Format) for entry in registry.FORMATS.values())
+
+
+def test_the_configuration_in_a_checkpoint_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "config.json"
+    path.write_text('{"architectures": ["BertModel"]}')
+    assert "not a checkpoint: text" in refused(path).what  # there are no weights beside it
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
+    assert refused(path).todo == f"name the folder: {tmp_path / 'model'}"

@@ -188,3 +188,23 @@ def test_one_shard_by_itself_says_so(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tmp_path / A)
     assert checkpoint.config is not None
     assert any("one shard of several" in note for note in checkpoint.notes)
+
+
+@pytest.mark.parametrize(("stem", "suffix"), [("model", ".safetensors"), ("pytorch_model", ".bin")])
+def test_the_weights_of_one_shard_alone_are_refused(tmp_path: Path, stem: str, suffix: str) -> None:
+    first, second = (f"{stem}-0000{number}-of-00002{suffix}" for number in (1, 2))
+    index = write_shards(tmp_path, {first: TENSORS[A], second: TENSORS[B]})
+    shard = tmp_path / first
+    assert open_checkpoint(shard).tensor_infos().keys() == {"a"}  # what `samdiag info` shows
+    error = refused(shard, UsageError)
+    assert "is one shard of 2" in error.what
+    assert error.todo.startswith("name the folder or its index")
+    assert index.name in error.todo
+    index.unlink()
+    assert open_checkpoint(shard).weights().keys() == {"a"}
+
+
+def test_a_shard_that_the_index_does_not_list_is_a_file_like_any_other(tmp_path: Path) -> None:
+    index = write_shards(tmp_path, TENSORS)
+    index.write_text(index.read_text().replace(A, "other.safetensors"))
+    assert open_checkpoint(tmp_path / A).weights().keys() == {"a"}

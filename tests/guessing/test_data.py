@@ -156,6 +156,9 @@ def test_text_for_a_model_of_language(folder: Path) -> None:
     (folder / "note.txt").write_text("short")
     paths = list(files_below(folder))
     (guess,) = folders.texts(paths, folder, folder / "model", MASKED)
-    assert guess.value == {"datasets": "text", "data_files": "corpus.txt", "tokenizer": "checkpoint"}
+    said = {"datasets": "text", "data_files": "corpus.txt", "tokenizer": "checkpoint"}
+    assert guess.value == said | {"args": {"task": "masked_lm"}}
+    (guess,) = folders.texts(paths, folder, folder / "model", {"transformers": "GPT2LMHeadModel"})
+    assert guess.value == said | {"args": {"task": "causal_lm"}}
     assert not list(folders.texts(paths, folder, folder / "runs", MASKED))  # without a tokenizer
     assert not list(folders.texts(paths, folder, folder / "model", {"timm": "resnet18"}))

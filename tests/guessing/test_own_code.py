@@ -110,6 +110,36 @@ def test_a_size_is_read_off_the_file_name(sources: list[Source], stem: str, args
     assert (counted.reference, counted.args) == ("nets.py:Counted", args)
 
 
+SIZED = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, width=16, twice=16, rate=0.1):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, {second}))
+def model():
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "recorded", "args", "unknown"),
+    [
+        ("3", {}, {"width": 24}, ()),
+        ("3", {"width": 99, "rate": 0.5, "seed": 1}, {"width": 24, "rate": 0.5}, ()),  # the tensors know better
+        ("twice // 2", {}, {"width": 24}, ("twice",)),
+        ("twice // 2", {"twice": 6}, {"width": 24, "twice": 6}, ()),
+        ("width // 8", {}, {"width": 24}, ()),
+    ],
+)
+def test_a_default_of_other_sizes_is_never_complete(
+    folder: Path, second: str, recorded: dict[str, Any], args: dict[str, Any], unknown: tuple[str, ...]
+) -> None:
+    (folder / "train.py").write_text(SIZED.replace("{second}", second))
+    made = nn.ModuleDict({"stem": nn.Sequential(nn.Linear(4, 24), nn.ReLU(), nn.Linear(24, 3))})
+    (net,) = own_code.networks(read_folder(folder), outline(made), "a", recorded)
+    assert (net.reference, net.args, net.unknown) == ("train.py:Net", args, unknown)
+
+
 def test_a_wrapper_around_all_names(sources: list[Source]) -> None:
     wrapped = nn.ModuleDict({"model": network(16, 3)})
     assert [named.reference for named in own_code.networks(sources, outline(wrapped), "a")] == ["nets.py:Wide"]

@@ -4,7 +4,7 @@ import pytest
 
 from samdiag.reports import explain
 from samdiag.reports.provenance import setting_row, value_text
-from samdiag.types import Trust
+from samdiag.types import Setting, Shadowed, Trust
 
 from .samples import HOSTILE, hostile, settings
 from .snapshot import matches
@@ -18,6 +18,12 @@ def test_row() -> None:
     row = setting_row("sam.rho", settings()["sam.rho"])
     assert (row.name, row.value, row.source, row.trust) == ("sam.rho", "0.5", "command line", Trust.CLI)
     assert row.overruled == (("0.05", "optimizer state"), ("0.05", "default"))
+
+
+def test_who_said_the_same_was_not_overruled() -> None:
+    shadowed = (Shadowed(value=0.05, source="samdiag.toml"), Shadowed(value=0.1, source="stamp"))
+    row = setting_row("sam.rho", Setting(value=0.05, source="command line", trust=Trust.CLI, shadowed=shadowed))
+    assert row.overruled == (("0.1", "stamp"),)
 
 
 def test_nothing_to_explain() -> None:

@@ -233,6 +233,16 @@ def test_what_is_missing_is_said(*, lines: str, ask: Ask, name, args, paths, wha
     assert what in caught.value.what
 
 
+@pytest.mark.parametrize("said", ["checkpoint", "model"])
+def test_a_folder_without_a_tokenizer(folder: Path, lines: str, ask: Ask, said: str) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "model" / "adapter_model.safetensors").touch()
+    with pytest.raises(UsageError, match=r"no tokenizer files in .*model") as caught:
+        ask("text", {"task": "causal_lm"}, data_files=lines, tokenizer=said)
+    assert caught.value.todo == 'name their folder: tokenizer = "path/to/base"'
+
+
 def test_an_artifact_names_no_files(lines: str, tokenizer: Any, ask: Ask) -> None:
     for name, paths in (("text", {"data_files": lines}), ("text", {"data_files": "*.txt"}), ("model", {})):
         with pytest.raises(UsageError):

@@ -77,6 +77,8 @@ def test_a_link_is_followed(checkpoint_path: Path, folder: Path) -> None:
         ({"rho": -1}, "sam.rho = -1"),
         ({"model": {"gallery": "tiny", "args": {"x": "y" * 100_001}}}, "characters"),
         ({"loss": "crossentropy"}, "cross_entropy"),
+        ({"model": "tinny"}, "no model named .*did you mean 'tiny'"),
+        ({"data": {"gallery": "tiny-dta"}}, "no data named .*did you mean 'tiny-data'"),
     ],
 )
 def test_a_stamp_that_would_be_refused_is_not_written(

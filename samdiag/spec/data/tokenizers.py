@@ -15,6 +15,7 @@ from samdiag.spec.user_code import call
 KEY = "data.tokenizer"
 OWN = "checkpoint"  # the folder that the checkpoint lies in
 FILES = ("tokenizer_config.json", "config.json")
+TOKENIZERS = ("*token*", "*vocab*", "*merges*", "*.model", "*.spm", "*.bpe*", "*bpe.*")  # what tokenizers are saved as
 MAX_BYTES = 50_000_000  # of a JSON that is looked through here; tokens added by hand can be many
 
 
@@ -33,6 +34,9 @@ def load_tokenizer(request: DataRequest) -> Any:
         raise UsageError(f"{KEY} = {quoted(said)} is no folder", "name the folder that holds tokenizer.json")
     for name in FILES:
         _refuse_code(folder / name)
+    if not any(any(folder.glob(pattern)) for pattern in TOKENIZERS):  # the library may make one without words
+        near = request.checkpoint.path if said == OWN and folder == request.checkpoint.path.absolute() else folder
+        raise UsageError(f"no tokenizer files in {shown(near)}", 'name their folder: tokenizer = "path/to/base"')
     transformers = library("transformers", key=KEY, extra="transformers")
     return call(
         transformers.AutoTokenizer.from_pretrained,
