@@ -71,6 +71,7 @@ def inspect(
             cwd=cwd,
             cross_check=cross_check,
             warm_start=warm_start,
+            velocity=verify is not None,
         )
         trying = None
         if verify is not None:
@@ -115,10 +116,11 @@ def prepare(
     cross_check: bool = False,
     warm_start: str | None = None,
     unsaid_rho: float | None = None,
+    velocity: bool = False,
 ) -> Prepared:
     """Opens, resolves and builds; what is learnt on the way is written into `known`. Arguments as for `inspect`.
 
-    `unsaid_rho` stands in, unshown, where nobody says a rho.
+    `unsaid_rho` stands in, unshown, where nobody says a rho. `velocity`: also reads the momentum buffers.
 
     Raises:
         SamdiagError: of any of the three.
@@ -151,7 +153,7 @@ def prepare(
     raw = said["weights"].value == "raw" if "weights" in said else True
     if not raw:
         known.warnings = tuple(EMA_USED if note == EMA_BESIDE else note for note in known.warnings)
-    buffers = checkpoint.velocity() if raw else None  # of the averaged weights there are none
+    buffers = checkpoint.velocity() if velocity and raw else None  # of the averaged weights there are none
     return Prepared(problem=built.problem, settings=settings, buffers=buffers, adam=checkpoint.adam)
 
 

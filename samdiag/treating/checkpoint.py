@@ -63,7 +63,7 @@ def treat(
         if not Path(path).is_dir():
             look_at(Path(path))
         targets = choose_targets(Path(path), out, log)
-        ready = prepare(path, known, clock, overrides=overrides, sources=sources, config=config, cwd=cwd)
+        ready = prepare(path, known, clock, overrides=overrides, sources=sources, config=config, cwd=cwd, velocity=True)
         if known.info.format == "peft-adapter":
             todo = "inspect it with --emit, and train on with the settings that this writes"
             raise UsageError(f"{shown(path)} is an adapter: samdiag does not write those", todo)
