@@ -251,7 +251,6 @@ def _found(name: str) -> Experiment:
     """
     if name not in DEMOS:
         from samdiag.quoting import quoted
-        from samdiag.spec.parsing import did_you_mean
 
         what = f"there is no demo named {quoted(name)}{did_you_mean(name, DEMOS)}"
         raise UsageError(what, f"choose one of: {', '.join(DEMOS)}")

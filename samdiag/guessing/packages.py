@@ -10,7 +10,7 @@ from pathlib import Path
 from samdiag.errors import UsageError
 from samdiag.guessing.sources import Source, read_package
 from samdiag.quoting import quoted
-from samdiag.spec.parsing import did_you_mean
+from samdiag.suggesting import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

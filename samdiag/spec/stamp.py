@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdiag import registry
 from samdiag.errors import UsageError
 from samdiag.formats.safetensors_file import MAX_STAMP_CHARACTERS
-from samdiag.quoting import listed, quoted
+from samdiag.quoting import listed
 from samdiag.spec.artifact import JUDGE_DATA_KEYS, forbidden_names
+from samdiag.spec.catalog import find_in_gallery
 from samdiag.spec.parsing import flatten, nest, parse
 from samdiag.spec.schema import SamSpec
 from samdiag.spec.stamp_place import write_text
-from samdiag.suggesting import did_you_mean
 from samdiag.types import Setting, Trust
 
 if TYPE_CHECKING:
@@ -78,11 +77,8 @@ def document_of(settings: Mapping[str, Setting]) -> tuple[dict[str, Any], tuple[
         what = f"problem ({settings['problem'].source}) is code of your own, which a stamp may not name"
         raise UsageError(what, "give --model, --data and --loss from the catalog")
     said: dict[str, Any] = {key: settings[key].value for key in PARTS}
-    notes = []
-    if isinstance(said["data"], Mapping):
-        dropped = [key for key in JUDGE_DATA_KEYS if key in said["data"]]
-        said["data"] = {key: value for key, value in said["data"].items() if key not in dropped}
-        notes = [f"data.{key} is left out: a stamp has no say in how it is judged" for key in dropped]
+    said["data"], dropped = _without_judge(said["data"])
+    notes = [f"data.{key} is left out: a stamp has no say in how it is judged" for key in dropped]
     trusted = (Trust.PROJECT, Trust.CLI)
     sam = {name: s.value for name, s in settings.items() if name.startswith("sam.") and s.trust in trusted}
     return nest(said | sam, SOURCE), tuple(notes)
@@ -103,11 +99,8 @@ def stamp_for(
     if not all(key in whole for key in PARTS):
         return None, f"no stamp in the new file: {NOT_A_STAMP}"
     parts = {key: whole[key] for key in PARTS}
-    note = ""
-    if isinstance(parts["data"], Mapping):
-        dropped = [key for key in JUDGE_DATA_KEYS if key in parts["data"]]
-        parts["data"] = {key: value for key, value in parts["data"].items() if key not in dropped}
-        note = f"a stamp cannot say data.{' and data.'.join(dropped)}: give it again" if dropped else ""
+    parts["data"], dropped = _without_judge(parts["data"])
+    note = f"a stamp cannot say data.{' and data.'.join(dropped)}: give it again" if dropped else ""
     fields = type(settings).__dataclass_fields__
     changed = [key for key in SamSpec.model_fields if getattr(settings, key) != fields[key].default]
     named = [key for key in SamSpec.model_fields if f"sam.{key}" in said]
@@ -118,16 +111,19 @@ def stamp_for(
         return None, f"no stamp in the new file: {NOT_A_STAMP}"
 
 
+def _without_judge(data: Any) -> tuple[Any, list[str]]:
+    """What a stamp may say about the data, and the keys that say how it is judged."""
+    dropped = [key for key in JUDGE_DATA_KEYS if isinstance(data, Mapping) and key in data]
+    return ({key: value for key, value in data.items() if key not in dropped} if dropped else data), dropped
+
+
 def checked(document: dict[str, Any]) -> str:
     """The stamp as JSON, or UsageError where a reader would refuse it or the gallery has no such name."""
     text = _written(document)
     said = json.loads(text)
-    for part, entries in (("model", registry.CATALOG_MODELS), ("data", registry.CATALOG_DATA)):
-        name = said[part].get("gallery")
-        if name is not None and name not in entries["gallery"]:
-            known = entries["gallery"]
-            what = f"the gallery has no {part} named {quoted(name)}{did_you_mean(name, known)}"
-            raise UsageError(what, f"choose one of: {', '.join(sorted(known))}")
+    for part in ("model", "data"):
+        if "gallery" in said[part]:
+            find_in_gallery(part, said[part]["gallery"])
     return text
 
 
@@ -137,7 +133,7 @@ def _written(document: dict[str, Any]) -> str:
     if forbidden:
         what = f"a stamp may not name code or paths of your own: {listed(forbidden)}"
         raise UsageError(what, "name them in your samdiag.toml; a stamp names what is in the catalog")
-    judged = [key for key in JUDGE_DATA_KEYS if isinstance(document["data"], Mapping) and key in document["data"]]
+    _, judged = _without_judge(document["data"])
     if judged:
         what = f"a stamp has no say in how it is judged: data.{' and data.'.join(judged)}"
         raise UsageError(what, "set it in your samdiag.toml")

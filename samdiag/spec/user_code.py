@@ -15,7 +15,7 @@ from typing import Any
 from samdiag.errors import UsageError
 from samdiag.quoting import quoted, shown
 from samdiag.spec.merging import Place
-from samdiag.spec.parsing import did_you_mean
+from samdiag.suggesting import did_you_mean
 from samdiag.user_errors import summary, user_code
 
 

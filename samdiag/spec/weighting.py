@@ -16,7 +16,7 @@ from samdiag.errors import UsageError
 from samdiag.quoting import quoted, shown
 from samdiag.spec.batches import LABELS
 from samdiag.spec.losses import IGNORED, SMOOTHING, NamedLoss
-from samdiag.spec.parsing import did_you_mean
+from samdiag.suggesting import did_you_mean
 from samdiag.user_errors import user_code
 
 RAGGED_MODEL = (

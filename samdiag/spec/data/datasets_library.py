@@ -17,8 +17,8 @@ from samdiag.spec.data.labelled_images import LabelledImages, collate
 from samdiag.spec.data.options import Options
 from samdiag.spec.data.tables import Table, build_table
 from samdiag.spec.libraries import library
-from samdiag.spec.parsing import did_you_mean
 from samdiag.spec.requests import Data, DataRequest
+from samdiag.suggesting import did_you_mean
 from samdiag.user_errors import user_code
 
 KEY = "data.datasets"

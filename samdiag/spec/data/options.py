@@ -6,8 +6,8 @@ from typing import Any
 
 from samdiag.errors import UsageError
 from samdiag.quoting import quoted, shown
-from samdiag.spec.parsing import did_you_mean
 from samdiag.spec.requests import Request
+from samdiag.suggesting import did_you_mean
 
 
 class Options:

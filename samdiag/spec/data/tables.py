@@ -14,8 +14,8 @@ from samdiag.quoting import listed, quoted, shown
 from samdiag.spec.batches import Columns
 from samdiag.spec.data.normalising import Normalisation
 from samdiag.spec.data.options import Options
-from samdiag.spec.parsing import did_you_mean
 from samdiag.spec.requests import Data
+from samdiag.suggesting import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from samdiag.spec.batches import Columns
 from samdiag.spec.data.normalising import Normalisation
 from samdiag.spec.data.numpy_archive import read_archive
 from samdiag.spec.data.options import Options
-from samdiag.spec.parsing import did_you_mean
 from samdiag.spec.requests import Data, DataRequest
+from samdiag.suggesting import did_you_mean
 
 KEY = "data.tensors"
 INPUTS, TARGETS = "inputs", "targets"

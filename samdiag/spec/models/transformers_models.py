@@ -10,9 +10,9 @@ from samdiag.formats.json_text import parse_json
 from samdiag.quoting import quoted, shown
 from samdiag.spec.libraries import library
 from samdiag.spec.models.arguments import check_arguments
-from samdiag.spec.parsing import did_you_mean
 from samdiag.spec.requests import Model, ModelRequest
 from samdiag.spec.user_code import call
+from samdiag.suggesting import did_you_mean
 from samdiag.user_errors import summary
 
 KEY = "model.transformers"
