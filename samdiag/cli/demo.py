@@ -14,14 +14,13 @@ import typer
 
 from samdiag.cli import completion
 from samdiag.cli.streams import (
-    complain,
-    reader_may_leave,
     report_width,
     say,
     steady_streams,
+    told,
     wants_color,
 )
-from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+from samdiag.errors import EXIT_FINDING, EXIT_OK, UsageError
 from samdiag.registry import DEMOS
 from samdiag.suggesting import did_you_mean
 
@@ -64,20 +63,13 @@ def run_demo(
     130: interrupted.
     """
     steady_streams()
-    with reader_may_leave():
-        try:
-            _check_format(format)
-            if name is None:
-                _write(_list(format))
-                code = EXIT_OK
-            else:
-                code = _run(_found(name), out, seed, format)
-        except SamdiagError as error:
-            complain(error)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            say("samdiag: interrupted")
-            code = EXIT_INTERRUPTED
+    with told():
+        _check_format(format)
+        if name is None:
+            _write(_list(format))
+            code = EXIT_OK
+        else:
+            code = _run(_found(name), out, seed, format)
     raise typer.Exit(code)
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from samdiag.cli import completion, flags
-from samdiag.cli.streams import ReportOutput, complain, reader_may_leave, say, steady_streams
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
+from samdiag.cli.streams import ReportOutput, complain, steady_streams, told
+from samdiag.errors import EXIT_OK, SamdiagError, UsageError
 from samdiag.gates import worst
 
 
@@ -35,15 +35,8 @@ def info(
     interrupted.
     """
     steady_streams()
-    with reader_may_leave():
-        try:
-            code = _info(checkpoints, tensors=tensors, fingerprint=fingerprint, format=format, output=output)
-        except SamdiagError as error:
-            complain(error)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            say("samdiag: interrupted")
-            code = EXIT_INTERRUPTED
+    with told():
+        code = _info(checkpoints, tensors=tensors, fingerprint=fingerprint, format=format, output=output)
     raise typer.Exit(code)
 
 

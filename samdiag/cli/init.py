@@ -14,8 +14,8 @@ import typer
 
 from samdiag.cli import flags
 from samdiag.cli.emitted import write_whole
-from samdiag.cli.streams import complain, reader_may_leave, say, steady_streams
-from samdiag.errors import EXIT_OK, EXIT_UNDECIDED, CannotDecide, SamdiagError, UsageError
+from samdiag.cli.streams import say, steady_streams, told
+from samdiag.errors import EXIT_OK, EXIT_UNDECIDED, UsageError
 
 if TYPE_CHECKING:
     from samdiag.guessing.proposal import Proposal
@@ -56,28 +56,16 @@ def init(
     """
     steady_streams()
     said = {"problem": problem, "model": model, "data": data, "loss": loss}
-    with reader_may_leave():
-        try:
-            code = write_spec(
-                checkpoint,
-                said={name: value for name, value in said.items() if value is not None},
-                rho=flags.number(rho, "--rho"),
-                search=tuple(search or ()),
-                output=output,
-                force=force,
-                quiet=quiet or flags.quiet_variable(),
-            )
-        except SamdiagError as error:
-            complain(error)
-            code = error.exit_code
-        except (typer.Exit, BrokenPipeError):
-            raise
-        except Exception as error:  # under typer an escaped exception would exit 1, the code of a failed gate
-            from samdiag.pipeline import failure_of
-
-            failure = failure_of(error)
-            complain(CannotDecide(failure.what, failure.todo))
-            code = EXIT_UNDECIDED
+    with told():
+        code = write_spec(
+            checkpoint,
+            said={name: value for name, value in said.items() if value is not None},
+            rho=flags.number(rho, "--rho"),
+            search=tuple(search or ()),
+            output=output,
+            force=force,
+            quiet=quiet or flags.quiet_variable(),
+        )
     raise typer.Exit(code)
 
 

@@ -13,13 +13,11 @@ from samdiag.cli import flags
 from samdiag.cli.pictured import check_picture, write_found
 from samdiag.cli.streams import (
     ReportOutput,
-    complain,
     progress_line,
-    reader_may_leave,
-    say,
     steady_streams,
+    told,
 )
-from samdiag.errors import EXIT_INTERRUPTED, SamdiagError, UsageError
+from samdiag.errors import UsageError
 
 if TYPE_CHECKING:
     from samdiag.spectral import SpectralReport
@@ -70,42 +68,35 @@ def spectrum(
     """
     steady_streams()
     overrides = flags.said(context)
-    with reader_may_leave():
+    with told():
+        if rho is not None:
+            overrides["sam.rho"] = flags.number(rho, "--rho")
+        flags.check_format(format)
+        if plot is not None:
+            _check_picture(plot, probes)
+        asked = {
+            "matrices": _entries(matrix) if matrix else ["hessian"],
+            "params": _entries(params),
+            "per_layer": per_layer,
+            "num_probes": probes,
+            "num_steps": steps,
+            "thresholds": [_number(text) for text in _entries(threshold)],
+        }
+        sink = ReportOutput(output, [checkpoint])
         try:
-            if rho is not None:
-                overrides["sam.rho"] = flags.number(rho, "--rho")
-            flags.check_format(format)
-            if plot is not None:
-                _check_picture(plot, probes)
-            asked = {
-                "matrices": _entries(matrix) if matrix else ["hessian"],
-                "params": _entries(params),
-                "per_layer": per_layer,
-                "num_probes": probes,
-                "num_steps": steps,
-                "thresholds": [_number(text) for text in _entries(threshold)],
-            }
-            sink = ReportOutput(output, [checkpoint])
-            try:
-                found = _measure(context, checkpoint, overrides, config, asked, quiet)
-                code = write_found(
-                    found,
-                    sink,
-                    render="samdiag.reports.density_text:render",
-                    draw="samdiag.reports.density_picture:draw",
-                    format=format,
-                    output=output,
-                    plot=plot,
-                    quiet=quiet or flags.quiet_variable(),
-                )
-            finally:
-                sink.close()
-        except SamdiagError as error:
-            complain(error)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            say("samdiag: interrupted")
-            code = EXIT_INTERRUPTED
+            found = _measure(context, checkpoint, overrides, config, asked, quiet)
+            code = write_found(
+                found,
+                sink,
+                render="samdiag.reports.density_text:render",
+                draw="samdiag.reports.density_picture:draw",
+                format=format,
+                output=output,
+                plot=plot,
+                quiet=quiet or flags.quiet_variable(),
+            )
+        finally:
+            sink.close()
     raise typer.Exit(code)
 
 

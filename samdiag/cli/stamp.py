@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from samdiag.cli import completion, flags
-from samdiag.cli.streams import complain, reader_may_leave, say, steady_streams
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
+from samdiag.cli.streams import complain, say, steady_streams, told
+from samdiag.errors import EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
 from samdiag.gates import worst
 
 NAMES = (
@@ -86,26 +86,19 @@ def stamp(
         for name in NAMES
         if (value := context.params.get(name)) is not None
     }
-    with reader_may_leave():
-        try:
-            if rho is not None:
-                overrides["sam.rho"] = flags.number(rho, "--rho")
-            code = _stamp(
-                checkpoints,
-                overrides,
-                source,
-                sidecar=sidecar,
-                force=force,
-                show=show,
-                remove=remove,
-                quiet=quiet or flags.quiet_variable(),
-            )
-        except SamdiagError as error:
-            complain(error)
-            code = error.exit_code
-        except KeyboardInterrupt:  # a file is whole or as it was
-            say("samdiag: interrupted")
-            code = EXIT_INTERRUPTED
+    with told():
+        if rho is not None:
+            overrides["sam.rho"] = flags.number(rho, "--rho")
+        code = _stamp(
+            checkpoints,
+            overrides,
+            source,
+            sidecar=sidecar,
+            force=force,
+            show=show,
+            remove=remove,
+            quiet=quiet or flags.quiet_variable(),
+        )
     raise typer.Exit(code)
 
 

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import typer
 
-from samdiag.errors import EXIT_UNDECIDED, CannotDecide, SamdiagError, UsageError
+from samdiag.errors import EXIT_INTERRUPTED, EXIT_UNDECIDED, CannotDecide, SamdiagError, UsageError
 from samdiag.reports.escape import printable
 
 WRITE_TODO = "make room, or write it elsewhere with --output"
@@ -83,6 +83,32 @@ def reader_may_leave() -> Iterator[None]:
         with contextlib.suppress(OSError, ValueError):  # what stdout still holds must not fail again when Python exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(EXIT_UNDECIDED) from None
+
+
+@contextmanager
+def told(interrupted: str = "samdiag: interrupted") -> Iterator[None]:
+    """A command's body: what goes wrong in it is said in two lines and ends with its documented exit code.
+
+    Args:
+        interrupted: what a Ctrl-C is answered with.
+    """
+    with reader_may_leave():
+        try:
+            yield
+        except SamdiagError as error:
+            complain(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say(interrupted)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except (typer.Exit, OSError):
+            raise
+        except Exception as error:  # under typer an escaped exception would exit 1, the code of a failed gate
+            from samdiag.pipeline import failure_of
+
+            failure = failure_of(error)
+            complain(CannotDecide(failure.what, failure.todo))
+            raise typer.Exit(failure.exit_code) from None
 
 
 class ReportOutput:

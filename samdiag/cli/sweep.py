@@ -13,13 +13,10 @@ from samdiag.cli import flags
 from samdiag.cli.pictured import check_picture, write_found
 from samdiag.cli.streams import (
     ReportOutput,
-    complain,
     progress_line,
-    reader_may_leave,
-    say,
     steady_streams,
+    told,
 )
-from samdiag.errors import EXIT_INTERRUPTED, SamdiagError
 
 if TYPE_CHECKING:
     from samdiag.sweep import Sweep
@@ -54,32 +51,25 @@ def sweep(
     """
     steady_streams()
     overrides = flags.said(context)
-    with reader_may_leave():
+    with told():
+        flags.check_format(format)
+        if plot is not None:
+            check_picture(plot)
+        sink = ReportOutput(output, [checkpoint])
         try:
-            flags.check_format(format)
-            if plot is not None:
-                check_picture(plot)
-            sink = ReportOutput(output, [checkpoint])
-            try:
-                found = _scan(context, checkpoint, rho, overrides, config, quick, quiet)
-                code = write_found(
-                    found,
-                    sink,
-                    render="samdiag.reports.sweep_text:render",
-                    draw="samdiag.reports.sweep_picture:draw",
-                    format=format,
-                    output=output,
-                    plot=plot,
-                    quiet=quiet or flags.quiet_variable(),
-                )
-            finally:
-                sink.close()
-        except SamdiagError as error:
-            complain(error)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            say("samdiag: interrupted")
-            code = EXIT_INTERRUPTED
+            found = _scan(context, checkpoint, rho, overrides, config, quick, quiet)
+            code = write_found(
+                found,
+                sink,
+                render="samdiag.reports.sweep_text:render",
+                draw="samdiag.reports.sweep_picture:draw",
+                format=format,
+                output=output,
+                plot=plot,
+                quiet=quiet or flags.quiet_variable(),
+            )
+        finally:
+            sink.close()
     raise typer.Exit(code)
 
 

@@ -17,13 +17,13 @@ from samdiag.cli import flags
 from samdiag.cli.streams import (
     complain,
     progress_line,
-    reader_may_leave,
     report_width,
     say,
     steady_streams,
+    told,
     wants_color,
 )
-from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
+from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, UsageError
 
 if TYPE_CHECKING:
     from samdiag.treatment import Treatment
@@ -70,18 +70,11 @@ def treat(
     """
     steady_streams()
     overrides = flags.said(context)
-    with reader_may_leave():
-        try:
-            if rho is not None:
-                overrides["sam.rho"] = flags.number(rho, "--rho")
-            found = _treat(context, checkpoint, overrides, config, rounds, steps, out, log, quiet)
-            code = _report(found, quiet or flags.quiet_variable())
-        except SamdiagError as error:
-            complain(error)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            say("samdiag: interrupted before anything was written")
-            code = EXIT_INTERRUPTED
+    with told("samdiag: interrupted before anything was written"):
+        if rho is not None:
+            overrides["sam.rho"] = flags.number(rho, "--rho")
+        found = _treat(context, checkpoint, overrides, config, rounds, steps, out, log, quiet)
+        code = _report(found, quiet or flags.quiet_variable())
     raise typer.Exit(code)
 
 
