@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import UsageError
+from samdiag.failing import environment, failure_of
 from samdiag.instruments import SelfCheck
-from samdiag.pipeline import Clock, Known, Prepared, Progress, environment, failure_of, prepare
+from samdiag.pipeline import Progress
+from samdiag.preparing import Clock, Known, Prepared, prepare
 from samdiag.spectral import MATRICES, LayerSpectrum, MatrixSpectrum, SpectralReport
 from samdiag.types import CheckpointInfo, Estimate
 

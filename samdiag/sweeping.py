@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from samdiag.errors import UsageError
-from samdiag.pipeline import Clock, Known, Prepared, Progress, environment, failure_of, prepare
+from samdiag.failing import environment, failure_of
+from samdiag.pipeline import Progress
+from samdiag.preparing import Clock, Known, Prepared, prepare
 from samdiag.sweep import Sweep, SweepPoint
 from samdiag.types import CheckpointInfo
 

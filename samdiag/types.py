@@ -311,10 +311,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
+    """Which checkpoint it is.
+
+    Attributes:
+        path: as the user named it.
+        format: of `formats`.
+        fingerprint: "sha256:…" of its content.
+        num_params: trainable parameters.
+        step: the training step that the checkpoint says it was saved after, or else its name; None: neither does.
+    """
+
     path: str
     format: str | None = None
     fingerprint: str | None = None
     num_params: int | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +353,7 @@ class Diagnosis:
     timings: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     samdiag_version: str = ""
+    request: str = ""  # "sha256:…" of all that was asked, settings included: equal for equal questions
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def told(interrupted: str = "samdiag: interrupted") -> Iterator[None]:
         except (typer.Exit, OSError):
             raise
         except Exception as error:  # under typer an escaped exception would exit 1, the code of a failed gate
-            from samdiag.pipeline import failure_of
+            from samdiag.failing import failure_of
 
             failure = failure_of(error)
             complain(CannotDecide(failure.what, failure.todo))

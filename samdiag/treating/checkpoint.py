@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import CannotDecide, SamdiagError, UsageError
-from samdiag.pipeline import Clock, Known, Prepared, Progress, failure_of, prepare
+from samdiag.failing import failure_of
+from samdiag.pipeline import Progress
+from samdiag.preparing import Clock, Known, Prepared, prepare
 from samdiag.quoting import shown
 from samdiag.treating.course import ROUNDS, Course, Tell
 from samdiag.treating.log import Log
