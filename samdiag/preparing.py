@@ -55,11 +55,12 @@ def prepare(
     warm_start: str | None = None,
     unsaid_rho: float | None = None,
     verify: Verify | None = None,
+    velocity: bool = False,
 ) -> Prepared:
     """Opens, resolves and builds; what is learnt on the way is written into `known`. Arguments as for `inspect`.
 
-    `unsaid_rho` stands in, unshown, where nobody says a rho. With `verify` the momentum buffers are
-    read as well.
+    `unsaid_rho` stands in, unshown, where nobody says a rho. `velocity`: the momentum buffers are
+    read as well, as they are with `verify`.
 
     Raises:
         SamdiagError: of any of the three.
@@ -93,7 +94,9 @@ def prepare(
     raw = said["weights"].value == "raw" if "weights" in said else True
     if not raw:
         known.warnings = tuple(EMA_USED if note == EMA_BESIDE else note for note in known.warnings)
-    buffers = checkpoint.velocity() if verify is not None and raw else None  # of the averaged weights there are none
+    buffers = (
+        checkpoint.velocity() if (velocity or verify is not None) and raw else None
+    )  # of the averaged weights there are none
     return Prepared(problem=built.problem, settings=settings, buffers=buffers, adam=checkpoint.adam)
 
 
