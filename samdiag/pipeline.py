@@ -17,6 +17,7 @@ from samdiag.verifying import Trying, judged, try_out
 
 if TYPE_CHECKING:
     from samdiag.measure.settings import MeasureSettings
+    from samdiag.spec.workshop import Workshop
 
 Progress = Callable[[str, int], None]
 
@@ -34,6 +35,7 @@ def inspect(
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
     patience: Patience | None = None,
+    workshop: Workshop | None = None,
 ) -> Diagnosis:
     """The diagnosis of one checkpoint file; an expected failure is part of it, never an exception.
 
@@ -50,6 +52,7 @@ def inspect(
         progress: called with what is being done and the number of products so far.
         announce: told in one line what `verify` is about to run and what it costs.
         patience: ends the spectrum, or the continuations, early with the best answer so far.
+        workshop: where model and data are kept for the next checkpoint.
 
     Raises:
         KeyboardInterrupt: passed on.
@@ -68,6 +71,7 @@ def inspect(
             cross_check=cross_check,
             warm_start=warm_start,
             verify=verify,
+            workshop=workshop,
         )
         trying = None
         if verify is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from samdiag.formats import Checkpoint
     from samdiag.formats.momentum import Buffers
     from samdiag.measure.settings import MeasureSettings
+    from samdiag.spec.workshop import Workshop
 
 
 @dataclass(slots=True)
@@ -56,11 +57,12 @@ def prepare(
     unsaid_rho: float | None = None,
     verify: Verify | None = None,
     velocity: bool = False,
+    workshop: Workshop | None = None,
 ) -> Prepared:
     """Opens, resolves and builds; what is learnt on the way is written into `known`. Arguments as for `inspect`.
 
     `unsaid_rho` stands in, unshown, where nobody says a rho. `velocity`: the momentum buffers are
-    read as well, as they are with `verify`.
+    read as well, as they are with `verify`. `workshop`: where the problem is kept for the next checkpoint.
 
     Raises:
         SamdiagError: of any of the three.
@@ -89,7 +91,7 @@ def prepare(
             said = {**said, "sam.rho": Setting(value=unsaid_rho, source="stand-in", trust=Trust.DEFAULT)}
         settings = measure_settings(said, cross_check=cross_check, warm_start=warm_start)
     with clock("build"):
-        built = build(resolution, checkpoint)
+        built = build(resolution, checkpoint, workshop)
         known.warnings = (*known.warnings, *built.notes)
     raw = said["weights"].value == "raw" if "weights" in said else True
     if not raw:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from samdiag.instruments import ProductEngine, SecondOpinion, SelfCheck, SolverRun
+from samdiag.keeping import Keep
 from samdiag.probes import Probe
 from samdiag.remedies import Prescription
 
@@ -64,6 +65,7 @@ class Problem:
             from the loss's own graph where that is certain, else unknown.
         batch_size_is_training: True when `batches` are cut as in training, so that their size says the training batch
             size.
+        keep: where measurements leave what the next one on other weights need not make again; None: nowhere.
     """
 
     model: nn.Module
@@ -73,6 +75,7 @@ class Problem:
     population: int | None = None
     loss_lower_bound: float | None = None
     batch_size_is_training: bool = True
+    keep: Keep | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,22 +9,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from samdiag.curvature.batches import halve
+from samdiag.curvature.pieces import Pieces
 from samdiag.curvature.products.batch_loss import BatchLoss, Piece, accumulate, dense
 from samdiag.curvature.products.engine import Engine
 from samdiag.curvature.products.graphs import KeptGraphs
 from samdiag.curvature.products.kept import Kept
 from samdiag.curvature.products.precision import full_precision
 from samdiag.curvature.restoring import batch_statistics, borrowed, double_backward_kernels
-from samdiag.errors import CannotDecide
-from samdiag.user_errors import is_out_of_memory
 
 T = TypeVar("T")
 PerBatch = Callable[[int, Tensor], None]  # (number of samples, this batch's own product [num_params])
-
-
-class _Regrouped(Exception):
-    """Joined batches did not fit in memory and were taken apart: the evaluation starts again."""
 
 
 class Objective:
@@ -39,7 +33,6 @@ class Objective:
         graphs: the graphs kept for it, and their part of the memory budget.
         num_products: full-data Hessian-vector products so far; other batches count by their share.
         num_gradients: full-data gradients so far.
-        split: how many times a batch was halved because memory ran out.
         train_mode: BatchNorm uses each batch's own statistics, so that batches cannot be halved.
     """
 
@@ -67,12 +60,10 @@ class Objective:
         """
         self.train_mode = train_mode
         self.model, self.loss_function, self.device, self.dtype = model, loss, device, dtype
-        self._batches = [Piece(data, count, i % 2) for i, (data, count) in enumerate(batches)]
-        self._joined: list[Piece] | None = None
         self.graphs = KeptGraphs(device, memory=memory, limit=graph_memory)
+        self._pieces = Pieces(batches, self.graphs, device, whole_batches=train_mode)
         self.num_products = 0.0
         self.num_gradients = 0.0
-        self.split = 0
         self.parameters: list[nn.Parameter] = []
         self.flat = torch.empty(0)
         self.function = BatchLoss(model, loss, [], self.flat)
@@ -108,7 +99,7 @@ class Objective:
             device=self.device,
             dtype=self.dtype,
             memory=self.graphs.memory,
-            graph_memory=self.graphs.left(self._all_pieces(), self.flat),
+            graph_memory=self.graphs.left(self._pieces.all(), self.flat),
             train_mode=self.train_mode,
         )
         other.parameters, other.flat, other.function = self.parameters, self.flat, self.function
@@ -124,7 +115,7 @@ class Objective:
     def _stand_at(self, function: BatchLoss) -> None:
         self.function, self.parameters, self.flat = function, function.parameters, function.flat
         self.engine = Kept(function)
-        self._joined = None
+        self._pieces.join(None)
 
     @property
     def num_params(self) -> int:
@@ -132,20 +123,31 @@ class Objective:
 
     @property
     def num_samples(self) -> int:
-        return sum(b.count for b in self._batches)
+        return self._pieces.num_samples
 
     @property
     def counts(self) -> list[int]:
-        return [b.count for b in self._batches]
+        return [b.count for b in self._pieces.batches]
 
     @property
     def batches(self) -> list[Any]:
-        return [b.data for b in self._batches]
+        return [b.data for b in self._pieces.batches]
 
     @property
     def halves(self) -> list[int]:
         """For every batch, which of two halves of the data it belongs to."""
-        return [b.half for b in self._batches]
+        return [b.half for b in self._pieces.batches]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The batches with their counts, without graphs."""
+        return [Piece(b.data, b.count, b.half) for b in self._pieces.batches]
+
+    @property
+    def bytes_of_graph(self) -> float | None:
+        """Bytes of one sample's gradient graph; None where none may be kept."""
+        self._know_graphs()
+        return self.graphs.sample_bytes
 
     @property
     def used(self) -> set[int]:
@@ -165,14 +167,20 @@ class Objective:
         return self.graphs.budget(self.num_samples, self.flat).graphs
 
     @property
+    def split(self) -> int:
+        """How many times a batch was halved because memory ran out."""
+        return self._pieces.split
+
+    @property
     def kept_share(self) -> float:
         """Share of the samples whose gradient graph is kept at present."""
-        pieces = self._joined if self._joined and any(p.graph for p in self._joined) else self._batches
+        joined = self._pieces.joined
+        pieces = joined if joined and any(p.graph for p in joined) else self._pieces.batches
         return sum(p.count for p in pieces if p.graph is not None) / self.num_samples
 
     def largest_batch(self) -> Piece:
         """The batch with the most samples, without its graph."""
-        largest = max(self._batches, key=lambda b: b.count)
+        largest = max(self._pieces.batches, key=lambda b: b.count)
         return Piece(largest.data, largest.count)
 
     def move_to(self, point: Tensor) -> None:
@@ -182,27 +190,38 @@ class Objective:
 
     def drop_graphs(self) -> None:
         """Frees all kept graphs; the next product builds them again."""
-        for piece in self._all_pieces():
-            piece.graph = None
+        self._pieces.drop_graphs()
 
     def join(self, pieces: list[Piece] | None) -> None:
         """Evaluates products on `pieces`, the batches joined to larger ones (see `products.joining`); None: as given.
 
         Products that show every batch its own share, losses and gradients stay with the batches.
         """
-        self.drop_graphs()
-        self._joined = pieces
+        self._pieces.join(pieces)
+
+    def unite(self, whole: Piece) -> None:
+        """Evaluates everything that need not show every batch its own share on `whole`, all samples as one piece."""
+        self._pieces.join([whole], united=True)
+
+    @property
+    def united(self) -> bool:
+        """Whether it does."""
+        return self._pieces.united
 
     # ---------------------------------------------------------------- evaluations
 
     def loss(self, each: Callable[[int, float], None] | None = None) -> float:
         """Mean loss at the current point; `each(count, loss of the batch)` sees every batch."""
+        return self._pieces.again(lambda: self._loss(each))
+
+    def _loss(self, each: Callable[[int, float], None] | None) -> float:
         total = 0.0
         with torch.no_grad():
-            for batch, value in self._over(self._batches, lambda b: float(self.function.value(b.data).double())):
-                total += batch.count * value
+            pieces = self._pieces.at_once(apart=each is not None)
+            for piece, value in self._pieces.over(pieces, lambda b: float(self.function.value(b.data).double())):
+                total += piece.count * value
                 if each:
-                    each(batch.count, value)
+                    each(piece.count, value)
         return total / self.num_samples
 
     def gradient(
@@ -214,15 +233,22 @@ class Objective:
             each: sees (count, loss, gradient) of every batch.
             half: 0 or 1 takes every other batch only, beginning with that one.
         """
+        found = self._pieces.again(lambda: self._mean_gradient(each, half))
+        self.num_gradients += 1 if half is None else 0.5
+        return found
+
+    def _mean_gradient(
+        self, each: Callable[[int, float, Tensor], None] | None, half: int | None
+    ) -> tuple[float, Tensor]:
         total, samples = 0.0, 0
         gradient = torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
-        for batch, (value, own) in self._over(self._batches, self._gradient, half):
-            total += batch.count * value
-            samples += batch.count
-            gradient.add_(own, alpha=batch.count)
+        pieces = self._pieces.at_once(apart=each is not None or half is not None)
+        for piece, (value, own) in self._pieces.over(pieces, self._gradient, half):
+            total += piece.count * value
+            samples += piece.count
+            gradient.add_(own, alpha=piece.count)
             if each:
-                each(batch.count, value, own)
-        self.num_gradients += 1 if half is None else 0.5
+                each(piece.count, value, own)
         return total / samples, gradient / samples
 
     def gradient_of(self, pieces: list[tuple[Any, int]]) -> tuple[float, Tensor]:
@@ -254,12 +280,7 @@ class Objective:
         """
         vector = vector.to(self.dtype)
         result = torch.empty_like(self.flat) if out is None else out
-        while True:
-            try:
-                self._sum_products(vector, result, each)
-                break
-            except _Regrouped:
-                continue
+        self._pieces.again(lambda: self._sum_products(vector, result, each))
         self.num_products += 1
         return result
 
@@ -277,18 +298,16 @@ class Objective:
         vectors = vectors.to(self.dtype)
         result = torch.empty_like(vectors) if out is None else out
         own = torch.empty_like(vectors)
-        while True:
+
+        def sum_up() -> None:
             result.zero_()
-            try:
-                for piece, _ in self._over(
-                    self._pieces_for(each is not None), lambda p: self.engine.block(p, vectors, own)
-                ):
-                    result.add_(own, alpha=piece.count / self.num_samples)
-                    if each:
-                        each(piece.count, own)
-                break
-            except _Regrouped:
-                continue
+            pieces = self._pieces_for(every_batch=each is not None)
+            for piece, _ in self._pieces.over(pieces, lambda p: self.engine.block(p, vectors, own)):
+                result.add_(own, alpha=piece.count / self.num_samples)
+                if each:
+                    each(piece.count, own)
+
+        self._pieces.again(sum_up)
         self.num_products += len(vectors)
         return result
 
@@ -305,12 +324,12 @@ class Objective:
 
     def _sum_products(self, vector: Tensor, result: Tensor, each: PerBatch | None) -> None:
         """Adds up the pieces' products in place; each one's own only where somebody wants to see it."""
-        pieces, samples = self._pieces_for(each is not None), self.num_samples
+        pieces, samples = self._pieces_for(every_batch=each is not None), self.num_samples
         result.zero_()
         own = torch.empty_like(self.flat) if each else result
         views = self.function.views(own)
         with self.engine.along(vector) as work:
-            for piece, products in self._over(pieces, work):
+            for piece, products in self._pieces.over(pieces, work):
                 if each:
                     own.zero_()
                 accumulate(views, products, 1.0 if each else piece.count / samples)
@@ -320,13 +339,9 @@ class Objective:
 
     # ---------------------------------------------------------------- memory
 
-    def _all_pieces(self) -> list[Piece]:
-        return [*self._batches, *(self._joined or ())]
-
-    def _pieces_for(self, every_batch: bool) -> list[Piece]:
-        """What products run over: joined batches, except where every batch's own is asked for or has its graph."""
-        apart = self._joined is None or every_batch or any(b.graph is not None for b in self._batches)
-        pieces = self._batches if apart or self._joined is None else self._joined
+    def _pieces_for(self, *, every_batch: bool) -> list[Piece]:
+        """What products run over, with as many graphs as fit."""
+        pieces = self._pieces.for_products(apart=every_batch)
         if self.engine.keeps and not any(p.graph is not None for p in pieces):
             self.drop_graphs()
             self._know_graphs()
@@ -336,56 +351,5 @@ class Objective:
     def _know_graphs(self) -> None:
         """Measures the bytes of one sample's graph, once; batches that are too large for it are halved."""
         if self.engine.keeps and self.graphs.unknown:
-            for _ in self._over(self._batches, lambda b: self.graphs.measure(b, self.function)):
+            for _ in self._pieces.over(self._pieces.batches, lambda b: self.graphs.measure(b, self.function)):
                 return
-
-    def _over(
-        self, pieces: list[Piece], work: Callable[[Piece], T], half: int | None = None
-    ) -> Iterator[tuple[Piece, T]]:
-        """Runs `work` on every piece; one that does not fit in memory is halved for good and tried again."""
-        i = 0
-        while i < len(pieces):
-            piece = pieces[i]
-            if half is not None and piece.half != half:
-                i += 1
-                continue
-            try:
-                done = work(piece)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if any(p.graph is not None for p in self._all_pieces()):  # the kept graphs are what fills the memory
-                    self.drop_graphs()
-                    self.graphs.limit = 0
-                elif pieces is self._joined:
-                    self._joined = None
-                    raise _Regrouped from error
-                else:
-                    self._split(i)
-                continue
-            yield piece, done
-            i += 1
-
-    def _split(self, i: int) -> None:
-        batch = self._batches[i]
-        batch.graph = None
-        if self.train_mode:
-            raise CannotDecide(
-                f"out of memory on a batch of {batch.count} samples, whose BatchNorm statistics halving would change",
-                "use --mode eval, a smaller training batch, or a machine with more memory",
-            )
-        halves = halve(batch.data, batch.count)
-        if halves is None:
-            raise CannotDecide(
-                f"out of memory on a batch of {batch.count} sample(s) that cannot be made smaller",
-                "use --device cpu, a smaller input, or a machine with more memory",
-            )
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        first = batch.count // 2
-        self._batches[i : i + 1] = [
-            Piece(halves[0], first, batch.half),
-            Piece(halves[1], batch.count - first, batch.half),
-        ]
-        self._joined = None
-        self.split += 1

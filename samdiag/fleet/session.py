@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samdiag import pipeline
 from samdiag.fleet.entries import Asked, Entry
+from samdiag.fleet.reading_ahead import ReadAhead
 from samdiag.patience import Patience
 from samdiag.preparing import Identity, identify
 from samdiag.types import Diagnosis
+
+if TYPE_CHECKING:
+    from samdiag.spec.workshop import Workshop
 
 Progress = Callable[[str, int], None]
 
@@ -23,12 +27,23 @@ class Session:
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
+        self._workshop: Workshop | None = None
+        self._ahead: ReadAhead | None = None
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Frees what was kept."""
+        self._workshop = None
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def read_ahead(self, entry: Entry) -> None:
+        """Has the files of a later entry read while the present one is measured."""
+        self._ahead = self._ahead or ReadAhead()
+        self._ahead.want(entry.path)
 
     def identify(self, entry: Entry) -> Identity:
         """What the diagnosis of `entry` would be known by; nothing is built or measured.
@@ -51,9 +66,20 @@ class Session:
         Raises:
             KeyboardInterrupt: passed on.
         """
-        return pipeline.inspect(
-            entry.path, **self._asked_of(entry), progress=progress, announce=announce, patience=patience
+        from samdiag.spec.workshop import Workshop
+
+        self._workshop = self._workshop or Workshop()
+        diagnosis = pipeline.inspect(
+            entry.path,
+            **self._asked_of(entry),
+            progress=progress,
+            announce=announce,
+            patience=patience,
+            workshop=self._workshop,
         )
+        if diagnosis.failure is not None and "measure" in diagnosis.timings:
+            self._workshop.clear()  # what failed in the middle may have left anything behind
+        return diagnosis
 
     def _asked_of(self, entry: Entry) -> dict[str, Any]:
         """The arguments of `pipeline.inspect` and `identify` for one entry."""

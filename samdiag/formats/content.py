@@ -16,6 +16,8 @@ from samdiag.quoting import listed, shown
 
 PREFIX_BYTES = 4096  # more than any magic number needs
 _hashing: contextvars.ContextVar[bool] = contextvars.ContextVar("hashing", default=True)
+REMEMBERED = 64  # fingerprints: the shards of a checkpoint that is read ahead, identified, and then measured
+_hashed: dict[tuple[str, tuple[int, int, int, int]], str] = {}
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -34,11 +36,20 @@ class Content:
         return shown(self.path)
 
     def fingerprint(self) -> str:
-        """ "sha256:<hex>" of the whole file, read in chunks; "" where nothing is to be hashed (`unhashed`)."""
+        """ "sha256:<hex>" of the whole file, read in chunks; "" where nothing is to be hashed (`unhashed`).
+
+        A file that has been hashed a moment ago, and is the same by `identity`, is not read again.
+        """
         if not _hashing.get():
             return ""
-        with reading(self.path), self.path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        key = (os.path.abspath(self.path), self.identity)
+        if key not in _hashed:
+            with reading(self.path), self.path.open("rb") as file:
+                _hashed[key] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        found = _hashed[key]
+        while len(_hashed) > REMEMBERED:
+            _hashed.pop(next(iter(_hashed)), None)
+        return found
 
     def check_unchanged(self) -> None:
         """Nothing, or CannotDecide when the file is no longer the one that was fingerprinted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ import torch
 
 from samdiag.curvature.batches import count_samples, move, plain, same
 from samdiag.curvature.objective import Objective
+from samdiag.curvature.products.uniting import unite
 from samdiag.curvature.restoring import batch_norms, rng_kept, seed_everything
 from samdiag.curvature.saying import remarks
 from samdiag.curvature.vocabulary import NONNEGATIVE
 from samdiag.curvature.wrappers import quantised, scripted, unwrapped
 from samdiag.errors import CannotDecide, UsageError
+from samdiag.keeping import Keep
 from samdiag.measure.as_trained import as_in_training, with_decay
 from samdiag.measure.loss_checks import check_loss
 from samdiag.measure.settings import MeasureSettings
@@ -84,22 +87,25 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
     problem = replace(problem, model=unwrapped(problem.model))
     _check_parameters(problem)
     notes: list[str] = []
-    with seeded(settings.seed):
-        batches = _materialise(problem, settings, device, dtype)
+    keep = problem.keep or Keep()
+    read = functools.partial(_read, problem, settings, device, dtype)
+    batches = keep.once(("batches", settings.samples, settings.seed, device, dtype), read)
     halved = next((str(p.dtype).removeprefix("torch.") for p in problem.model.parameters() if p.dtype in HALF), None)
     batch_norm = bool(batch_norms(problem.model))
     train_mode = settings.mode == "train" and batch_norm
     training = _training_batch(problem, settings, [count for _, count in batches], problem.population)
     if train_mode:
         batches = as_in_training(batches, training)
-    undecayed = guarded(problem.loss)
-    loss = with_decay(undecayed, settings.objective_decay)
+    undecayed = keep.once("loss", lambda: guarded(problem.loss))
+    decay = settings.objective_decay
+    loss = keep.once(("loss", decay), lambda: with_decay(undecayed, decay))
     objective = Objective(
         problem.model, loss, batches, device=device, dtype=dtype, memory=settings.memory, train_mode=train_mode
     )
     with remarks() as said, objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*RNN module weights are not part of single contiguous chunk.*")
         check_loss(objective)
+        unite(objective)
         bound = _lower_bound(objective, undecayed)
         total, counts = objective.num_samples, [count for _, count in batches]
         notes.extend(_remarks(problem, objective))
@@ -258,6 +264,13 @@ def _check_parameters(problem: Problem) -> None:
                 f"the weights are not finite: {name} has {bad} NaN or infinite value(s) of {p.numel()}",
                 "this checkpoint diverged or is damaged; take an earlier one",
             )
+
+
+def _read(
+    problem: Problem, settings: MeasureSettings, device: torch.device, dtype: torch.dtype
+) -> list[tuple[Any, int]]:
+    with seeded(settings.seed):
+        return _materialise(problem, settings, device, dtype)
 
 
 def _materialise(

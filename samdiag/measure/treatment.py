@@ -123,7 +123,7 @@ def together(problem: Problem, settings: MeasureSettings) -> Problem:
     if whole is None or not can_be_cut(*whole):
         return problem
     data, total = whole
-    return replace(problem, batches=[data], num_samples=lambda _: total, batch_size_is_training=False)
+    return replace(problem, batches=[data], num_samples=lambda _: total, batch_size_is_training=False, keep=None)
 
 
 def run_phases(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from samdiag.spec.batches import Batches
     from samdiag.spec.weighting import Bound
+    from samdiag.spec.workshop import Workshop
 
 DOWNLOAD_SOURCES = (COMMAND_LINE, "SAMDIAG_DOWNLOAD")
 
@@ -41,8 +42,11 @@ def build_problem(resolution: Resolution, checkpoint: Checkpoint) -> Problem:
     return build(resolution, checkpoint).problem
 
 
-def build(resolution: Resolution, checkpoint: Checkpoint) -> Built:
+def build(resolution: Resolution, checkpoint: Checkpoint, workshop: Workshop | None = None) -> Built:
     """The problem that the settings name, its model holding the checkpoint's weights, and notes about the loading.
+
+    With a `workshop` model and data are those of an earlier checkpoint where the settings are the same, and the weights
+    are put in place of that one's.
 
     Raises:
         UsageError: something named is not found, fails, or returns another type; or the weights do not fit.
@@ -53,7 +57,11 @@ def build(resolution: Resolution, checkpoint: Checkpoint) -> Built:
 
     extend_path(resolution.pythonpath)
     maker = _Maker(resolution=resolution, checkpoint=checkpoint, base=_base(resolution, checkpoint))
-    built = maker.problem() if "problem" in resolution.settings else maker.from_parts()
+    make = maker.problem if "problem" in resolution.settings else maker.from_parts
+    if workshop is None or checkpoint.adapter is not None:  # an adapter changes the model that it is put on
+        built = make()
+    else:
+        built = workshop.made(resolution, checkpoint, make)
     weights = checkpoint.weights(resolution.settings["weights"].value)
     if checkpoint.adapter is not None:
         return _adapted(built, checkpoint, maker.base, weights)

@@ -87,7 +87,7 @@ def test_one_sample_that_does_not_fit_is_reported() -> None:
 
 
 def test_a_cpu_allocator_failure_counts_as_out_of_memory() -> None:
-    from samdiag.curvature.objective import is_out_of_memory
+    from samdiag.user_errors import is_out_of_memory
 
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
     assert is_out_of_memory(MemoryError())
@@ -138,7 +138,7 @@ def test_memory_that_kept_graphs_fill_is_given_back_before_batches_are_halved() 
     def tight(model: nn.Module, batch: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        if sum(b.graph is not None for b in f._batches) > 2:
+        if sum(b.graph is not None for b in f._pieces.batches) > 2:
             raise torch.OutOfMemoryError("pretended: two graphs fill it")
         return F.cross_entropy(model(batch[0]), batch[1])
 

@@ -82,11 +82,13 @@ class _Trial:
 def choose_engine(objective: Objective, name: str = "auto") -> ProductEngine:
     """Gives the objective the fastest engine that agrees with recomputed products, or the one called `name`.
 
-    What takes less than SHORT seconds a product keeps its default, kept graphs, untimed.
+    What is evaluated in one piece, or takes less than SHORT seconds a product, keeps its default, kept graphs, untimed.
 
     Raises:
         CannotDecide: the engine called for fails, disagrees, or does not fit in memory.
     """
+    if name == "auto" and objective.united:
+        return ProductEngine(name="kept", kept_share=1.0, joined=objective.num_samples)
     if name == "auto" and _is_short(objective):
         return ProductEngine(name="kept", kept_share=1.0)
     trial = _begin(objective, _small_piece(objective))

@@ -41,17 +41,17 @@ def join_batches(
         if TRIAL_SHARE * size > num_samples or not fits(size) or (best is None and factor != FACTORS[0]):
             break
         groups = _groups(batches if best is None else best, size)
-        first = _joined(groups[0]) if len(groups[0]) > 1 else None
+        first = joined_piece(groups[0]) if len(groups[0]) > 1 else None
         if first is None:
             break
         apart, slow = _timed(groups[0], function, engine, vector)
         together, fast = _timed([first], function, engine, vector)
         if fast > GAIN * slow or not _close(together, apart, SAME[vector.dtype] * 10):  # 10: products round more
             break
-        best = [piece for group in groups for piece in ([_joined(group)] if len(group) > 1 else group) if piece]
+        best = [piece for group in groups for piece in ([joined_piece(group)] if len(group) > 1 else group) if piece]
         if sum(piece.count for piece in best) != num_samples:
             return None  # batches of different form among them
-    return best if best is not None and _same_gradients(batches, best, function) else None
+    return best if best is not None and is_same_function(batches, best, function) else None
 
 
 def _groups(pieces: list[Piece], size: int) -> list[list[Piece]]:
@@ -66,7 +66,7 @@ def _groups(pieces: list[Piece], size: int) -> list[list[Piece]]:
     return groups
 
 
-def _joined(pieces: list[Piece]) -> Piece | None:
+def joined_piece(pieces: list[Piece]) -> Piece | None:
     whole = join([(p.data, p.count) for p in pieces])
     return None if whole is None else Piece(*whole)
 
@@ -86,7 +86,7 @@ def _timed(pieces: list[Piece], function: BatchLoss, engine: Engine, vector: Ten
     return result, seconds
 
 
-def _same_gradients(batches: list[Piece], joined: list[Piece], function: BatchLoss) -> bool:
+def is_same_function(batches: list[Piece], joined: list[Piece], function: BatchLoss) -> bool:
     """Whether every joined piece has the gradient that its batches have together."""
     i = 0
     for piece in joined:
