@@ -9,10 +9,15 @@ T = TypeVar("T")
 
 
 class Keep:
-    """Values that do not depend on the weights, made once: the data on its device, the guarded loss."""
+    """Values that do not depend on the weights, made once: the data on its device, the guarded loss.
+
+    Attributes:
+        latest: values that the last measurement replaced: the eigenvectors that it ended with.
+    """
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
+        self.latest: dict[str, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned the first time that `key` was asked for."""

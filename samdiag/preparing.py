@@ -110,7 +110,7 @@ def info_of(checkpoint: Checkpoint) -> CheckpointInfo:
         path=str(checkpoint.path),
         format=checkpoint.format,
         fingerprint=checkpoint.fingerprint,
-        step=step_in_name(checkpoint.path),
+        step=step_in_name(checkpoint.path) if checkpoint.step is None else checkpoint.step,
     )
 
 

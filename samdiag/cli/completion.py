@@ -41,6 +41,13 @@ def formats(incomplete: str) -> list[str]:
     return _beginning(incomplete, REPORTS)
 
 
+def media(incomplete: str) -> list[str]:
+    """What `inspect` can write."""
+    from samdiag.reports.media import MEDIA
+
+    return _beginning(incomplete, MEDIA)
+
+
 def fail_on(incomplete: str) -> list[str]:
     """Verdicts, `any` and `never`; after a comma, one more of a list."""
     from samdiag.types import VERDICTS_BY_HARM

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samdiag.cli import completion, emitted, flags
-from samdiag.cli.interrupts import interruptible
-from samdiag.cli.streams import (
-    ReportOutput,
-    complain,
-    progress_line,
-    reader_may_leave,
-    report_width,
-    say,
-    steady_streams,
-    wants_color,
-)
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_OK, SamdiagError, UsageError
-from samdiag.patience import Patience
+from samdiag.cli import completion, flags, list_flags
+from samdiag.cli.inspecting import Gating, Inspecting, Plan
+from samdiag.cli.streams import complain, reader_may_leave, report_width, say, steady_streams, wants_color
+from samdiag.errors import EXIT_OK, SamdiagError, UsageError
 from samdiag.probes import Verify
+from samdiag.reports.media import medium
 
 if TYPE_CHECKING:
-    from samdiag.types import Diagnosis
+    from samdiag.fleet.entries import Entry
 
 
 @flags.with_settings
 def inspect(
     context: typer.Context,
     checkpoints: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="CKPT…",
-            help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt, or a folder.",
+            help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt, a folder, a folder of them, or a glob in quotes.",
             autocompletion=completion.checkpoints,
         ),
-    ],
+    ] = None,
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
     config: flags.Config = None,
     jacobian: flags.Jacobian = None,
@@ -53,7 +43,7 @@ def inspect(
         flags.flag(
             "--warm-start",
             help="Start the spectrum from these eigenvectors: a file, read if it is there and written for the next "
-            "checkpoint; or subsample: those of an eighth of the data.",
+            "checkpoint; subsample: those of an eighth of the data; or neighbour: those of the checkpoint before.",
             panel=flags.LOOK,
         ),
     ] = None,
@@ -73,7 +63,7 @@ def inspect(
             "--budget", help="Time for --verify: 90, 90s, 5m. (default: 60s, none with --steps)", panel=flags.LOOK
         ),
     ] = None,
-    format: flags.Format = "text",
+    format: list_flags.Medium = "text",
     output: Annotated[
         Path | None, flags.flag("--output", help="Write the report here instead of stdout.", panel=flags.OUT)
     ] = None,
@@ -95,6 +85,21 @@ def inspect(
             autocompletion=completion.fail_on,
         ),
     ] = None,
+    require: list_flags.Require = None,
+    baseline: list_flags.BaselineFile = None,
+    update_baseline: list_flags.UpdateBaseline = False,
+    strict_spec: list_flags.StrictSpec = False,
+    report: list_flags.Reports = None,
+    each: list_flags.Each = False,
+    files_from: list_flags.FilesFrom = None,
+    null: list_flags.Null = False,
+    match: list_flags.Match = None,
+    every: list_flags.Every = None,
+    last: list_flags.Last = None,
+    seeds: list_flags.Seeds = None,
+    shard: list_flags.ShardOf = None,
+    resume: list_flags.Resume = None,
+    workers: list_flags.Workers = None,
     explain: Annotated[
         bool, flags.flag("--explain", help="Print every setting with its source, and stop.", panel=flags.OUT)
     ] = False,
@@ -116,73 +121,182 @@ def inspect(
         overrides["measure.jacobian"] = jacobian
     if fail_on is not None:
         overrides["gate.fail_on"] = flags.parse_names(fail_on)
-    raise typer.Exit(
-        inspect_paths(
-            checkpoints,
-            overrides=overrides,
-            sources=flags.from_environment(context, overrides),
-            config=config,
-            format=format,
-            output=output,
-            emit=emit,
-            explain=explain,
-            theory=theory,
-            quiet=quiet or flags.quiet_variable(),
-            cross_check=cross_check,
-            warm_start=warm_start,
-            verify=flags.verify_of(context, verify, steps, budget),
-        )
+    call = Call(
+        chosen=Chosen(
+            paths=checkpoints or [],
+            files_from=files_from,
+            null=null,
+            match=match or [],
+            every=every,
+            last=last,
+            seeds=seeds,
+            shard=shard,
+        ),
+        overrides=overrides,
+        sources=flags.from_environment(context, overrides),
+        config=config,
+        format=format,
+        output=output,
+        reports=report or [],
+        emit=emit,
+        explain=explain,
+        theory=theory,
+        each=each,
+        quiet=quiet or flags.quiet_variable(),
+        cross_check=cross_check,
+        warm_start=warm_start,
+        verify=flags.verify_of(context, verify, steps, budget),
+        require=require,
+        baseline=baseline,
+        update_baseline=update_baseline,
+        strict_spec=strict_spec or None,
+        resume=resume,
+        workers=workers,
     )
+    raise typer.Exit(call.answer())
 
 
-def inspect_paths(
-    paths: list[str],
-    *,
-    overrides: dict[str, Any],
-    sources: Mapping[str, str] | None = None,
-    config: str | None = None,
-    format: str = "text",
-    output: Path | None = None,
-    emit: Path | None = None,
-    explain: bool = False,
-    theory: bool = False,
-    quiet: int = 0,
-    cross_check: bool = False,
-    warm_start: str | None = None,
-    verify: Verify | None = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which checkpoints the command line means."""
+
+    paths: Sequence[str]
+    files_from: str | None = None
+    null: bool = False
+    match: Sequence[str] = ()
+    every: int | None = None
+    last: int | None = None
+    seeds: str | None = None
+    shard: str | None = None
+
+    def listed(self) -> tuple[Sequence[Entry], bool, Sequence[str]]:
+        """The entries in order, whether it is a list, and notes about it.
+
+        Raises:
+            UsageError: there are none, or a flag is not what it should be.
+        """
+        from samdiag.fleet.listing import list_entries
+        from samdiag.fleet.shards import parse_shard, take
+
+        shard = None if self.shard is None else parse_shard(self.shard)
+        found = list_entries(
+            self.paths,
+            files_from=self.files_from,
+            null=self.null,
+            match=self.match,
+            every=self.every,
+            last=self.last,
+            seeds=list_flags.parse_seeds(self.seeds),
+        )
+        entries = tuple(take(found.entries, shard))
+        notes = found.notes
+        if shard is not None and not entries:
+            notes = (*notes, f"--shard {shard}: a list of {len(found.entries)} leaves nothing for this share")
+        return entries, found.many or shard is not None, notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """The command line of `inspect`."""
+
+    chosen: Chosen
+    overrides: Mapping[str, Any]
+    sources: Mapping[str, str] | None = None
+    config: str | None = None
+    format: str = "text"
+    output: Path | None = None
+    reports: Sequence[str] = ()
+    emit: Path | None = None
+    explain: bool = False
+    theory: bool = False
+    each: bool = False
+    quiet: int = 0
+    cross_check: bool = False
+    warm_start: str | None = None
+    verify: Verify | None = None
+    require: Sequence[str] | None = None
+    baseline: Path | None = None
+    update_baseline: bool = False
+    strict_spec: bool | None = None
+    resume: Path | None = None
+    workers: str | None = None
+
+    def answer(self) -> int:
+        """Does it, writing each report as it is finished; the exit code."""
+        steady_streams()
+        with reader_may_leave():
+            try:
+                self._check()
+                entries, many, notes = self.chosen.listed()
+                if not self.quiet:
+                    for note in notes:
+                        say(f"note: {note}")
+                if self.explain:
+                    return _explain([e.path for e in entries], self.overrides, self.config, self.sources)
+                return Inspecting(self._plan(entries, many or self.resume is not None)).go()
+            except SamdiagError as error:
+                complain(error)
+                return error.exit_code
+        raise AssertionError("unreachable")
+
+    def _check(self) -> None:
+        """What cannot be asked for together.
+
+        Raises:
+            UsageError: the first of it.
+        """
+        medium(self.format)
+        if self.theory and self.format != "text":
+            raise UsageError("--theory is part of the text report only", "leave out --format, or --theory")
+        if self.explain and self.emit is not None:
+            raise UsageError("--explain measures nothing that --emit could write", "leave out one of the two")
+        if self.each and self.format != "text":
+            raise UsageError("--each is for the text report", "leave out --format, or --each")
+        if self.update_baseline and self.baseline is None:
+            raise UsageError("--update-baseline has no file to write", "name it: --baseline FILE --update-baseline")
+
+    def _plan(self, entries: Sequence[Entry], many: bool) -> Plan:
+        from samdiag.fleet.capacity import parse_workers
+        from samdiag.fleet.entries import Asked
+        from samdiag.gates import load_baseline, parse_fail_on, parse_requirements
+
+        parse_fail_on(self.overrides.get("gate.fail_on"))  # a typo should not wait for the first checkpoint
+        parse_requirements(self.require)
+        asked = Asked(
+            overrides=self.overrides,
+            sources=self.sources or {},
+            config=self.config,
+            cross_check=self.cross_check,
+            warm_start=self.warm_start,
+            verify=self.verify,
+        )
+        return Plan(
+            entries=entries,
+            many=many,
+            asked=asked,
+            gating=Gating(
+                fail_on=self.overrides.get("gate.fail_on"),
+                require=self.require,
+                strict_spec=self.strict_spec,
+                baseline=None
+                if self.baseline is None
+                else load_baseline(self.baseline, missing_ok=self.update_baseline),
+                update=self.baseline if self.update_baseline else None,
+            ),
+            format=self.format,
+            output=self.output,
+            resume=self.resume,
+            num_workers=0 if self.workers is None else parse_workers(self.workers, asked),
+            each=self.each,
+            theory=self.theory,
+            emit=self.emit,
+            quiet=self.quiet,
+        )
+
+
+def _explain(
+    paths: Sequence[str], overrides: Mapping[str, Any], config: str | None, sources: Mapping[str, str] | None
 ) -> int:
-    """Inspects the checkpoints one after the other, writing each report as it is finished; returns the exit code."""
-    steady_streams()
-    with reader_may_leave():
-        try:
-            flags.check_format(format)
-            if theory and format != "text":
-                raise UsageError("--theory is part of the text report only", "leave out --format, or --theory")
-            if explain and emit is not None:
-                raise UsageError("--explain measures nothing that --emit could write", "leave out one of the two")
-            if explain:
-                return _explain(paths, overrides, config, sources)
-            return _Run(
-                paths=paths,
-                overrides=overrides,
-                sources=sources,
-                config=config,
-                format=format,
-                output=output,
-                emit=emit,
-                theory=theory,
-                quiet=quiet,
-                cross_check=cross_check,
-                warm_start=warm_start,
-                verify=verify,
-            ).go()
-        except SamdiagError as error:
-            complain(error)
-            return error.exit_code
-    raise AssertionError("unreachable")
-
-
-def _explain(paths: list[str], overrides: dict[str, Any], config: str | None, sources: Mapping[str, str] | None) -> int:
     """The settings of every checkpoint with their provenance; nothing is measured."""
     from samdiag.formats import open_checkpoint
     from samdiag.gates import worst
@@ -210,105 +324,3 @@ def _explain(paths: list[str], overrides: dict[str, Any], config: str | None, so
             complain(incomplete)
         codes.add(EXIT_OK if incomplete is None else incomplete.exit_code)
     return worst(codes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """One call over a list of checkpoints."""
-
-    paths: list[str]
-    overrides: Mapping[str, Any]
-    sources: Mapping[str, str] | None
-    config: str | None
-    format: str
-    output: Path | None
-    theory: bool
-    quiet: int
-    cross_check: bool
-    warm_start: str | None = None
-    verify: Verify | None = None
-    emit: Path | None = None
-    patience: Patience = field(default_factory=Patience)
-    done: list[Diagnosis] = field(default_factory=list)
-
-    def go(self) -> int:
-        """The exit code of the whole run; what was finished before an interruption has been written."""
-        from samdiag.gates import parse_fail_on
-
-        parse_fail_on(self.overrides.get("gate.fail_on"))  # a typo should not wait for the first checkpoint
-        if self.emit is not None:
-            emitted.check_target(self.emit, self.paths, self.output)
-        sink = ReportOutput(self.output, self.paths)
-        try:
-            for path in self.paths:
-                diagnosis = self._one(path)
-                self.done.append(diagnosis)
-                if self.quiet < 2 or self.output is not None:
-                    self._write(sink, diagnosis)
-                if self.emit is not None and diagnosis.failure is None:
-                    emitted.write_settings(self.emit, diagnosis)
-                if self.patience.interrupted:
-                    return self._interrupted(len(self.done) - 1)
-            return self._exit_code()
-        except KeyboardInterrupt:
-            return self._interrupted(len(self.done))
-        finally:
-            sink.close()
-
-    def _interrupted(self, finished: int) -> int:
-        say(f"samdiag: interrupted; {finished} of {len(self.paths)} checkpoint(s) finished")
-        return EXIT_INTERRUPTED
-
-    def _one(self, path: str) -> Diagnosis:
-        from samdiag import pipeline
-
-        shown = sys.stderr.isatty() and not self.quiet
-        with (
-            progress_line(shown) as progress,
-            contextlib.redirect_stdout(sys.stderr),  # stdout is the report's
-            interruptible(self.patience),
-        ):
-            return pipeline.inspect(
-                path,
-                overrides=self.overrides,
-                sources=self.sources,
-                config=self.config,
-                cross_check=self.cross_check,
-                warm_start=self.warm_start,
-                verify=self.verify,
-                announce=None if self.quiet else say,
-                progress=progress,
-                patience=self.patience,
-            )
-
-    def _write(self, sink: ReportOutput, diagnosis: Diagnosis) -> None:
-        from samdiag.reports import json_lines, text, theory, training_code
-
-        if self.format == "json":
-            sink.write(json_lines.render(diagnosis, indent=2 if len(self.paths) == 1 else None))
-        elif diagnosis.failure is None:
-            color = self.output is None and wants_color(sys.stdout)
-            sink.write(text.render(diagnosis, width=report_width(), color=color))
-            if self.theory:
-                sink.write("\n" + theory.render(diagnosis, width=report_width(), color=color))
-            if self.emit is not None and (code := training_code.render(diagnosis)):
-                sink.write("\n" + code)
-        if diagnosis.failure is not None:
-            where = f"{diagnosis.checkpoint.path}: " if diagnosis.checkpoint else ""
-            what = diagnosis.failure.what
-            say(f"samdiag: {what if what.startswith(where.removesuffix(': ')) else where + what}")
-            for line in diagnosis.failure.todo.splitlines():
-                say(f"  {line}")
-
-    def _exit_code(self) -> int:
-        """The gate that applies: --fail-on, or what the project file says; each checkpoint is held to its own
-        settings' gate.
-        """
-        from samdiag.gates import exit_code, parse_fail_on, worst
-
-        codes = []
-        for diagnosis in self.done:
-            said = diagnosis.settings.get("gate.fail_on")
-            gate = parse_fail_on(said.value if said else self.overrides.get("gate.fail_on"))
-            codes.append(exit_code([diagnosis], gate))
-        return worst(codes)

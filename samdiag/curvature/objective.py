@@ -16,6 +16,7 @@ from samdiag.curvature.products.graphs import KeptGraphs
 from samdiag.curvature.products.kept import Kept
 from samdiag.curvature.products.precision import full_precision
 from samdiag.curvature.restoring import batch_statistics, borrowed, double_backward_kernels
+from samdiag.keeping import Keep
 
 T = TypeVar("T")
 PerBatch = Callable[[int, Tensor], None]  # (number of samples, this batch's own product [num_params])
@@ -47,6 +48,7 @@ class Objective:
         memory: int | None = None,
         graph_memory: int | None = None,
         train_mode: bool = False,
+        keep: Keep | None = None,
     ) -> None:
         """An objective on `batches`, each with its sample count.
 
@@ -57,8 +59,9 @@ class Objective:
             memory: bytes for kept graphs and a Krylov basis together; None: from what the device has free.
             graph_memory: at most these bytes for kept graphs; 0 keeps none.
             train_mode: see the class.
+            keep: where compiled products stay for the next checkpoint; None: nowhere.
         """
-        self.train_mode = train_mode
+        self.train_mode, self.keep = train_mode, keep or Keep()
         self.model, self.loss_function, self.device, self.dtype = model, loss, device, dtype
         self.graphs = KeptGraphs(device, memory=memory, limit=graph_memory)
         self._pieces = Pieces(batches, self.graphs, device, whole_batches=train_mode)
@@ -66,7 +69,7 @@ class Objective:
         self.num_gradients = 0.0
         self.parameters: list[nn.Parameter] = []
         self.flat = torch.empty(0)
-        self.function = BatchLoss(model, loss, [], self.flat)
+        self.function = BatchLoss(model, loss, [], self.flat, self.keep)
         self.engine: Engine = Kept(self.function)
 
     @contextmanager
@@ -78,12 +81,12 @@ class Objective:
             full_precision(),
             batch_statistics(self.model) if self.train_mode else nullcontext(),
         ):
-            self._stand_at(BatchLoss(self.model, self.loss_function, parameters, flat))
+            self._stand_at(BatchLoss(self.model, self.loss_function, parameters, flat, self.keep))
             try:
                 yield self
             finally:
                 self.drop_graphs()
-                self._stand_at(BatchLoss(self.model, self.loss_function, [], flat))
+                self._stand_at(BatchLoss(self.model, self.loss_function, [], flat, self.keep))
 
     @contextmanager
     def on(self, pieces: list[tuple[Any, int]]) -> Iterator[Objective]:

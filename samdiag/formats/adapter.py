@@ -63,6 +63,7 @@ def _with_state(checkpoint: Checkpoint, state: TrainingState) -> Checkpoint:
         hints={**state.hints, **checkpoint.hints},
         notes=(*checkpoint.notes, *state.notes),
         adam=state.adam,
+        step=checkpoint.step if state.step is None else state.step,
         load_velocity=state.load_velocity,
     )
 

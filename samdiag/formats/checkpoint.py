@@ -84,6 +84,7 @@ class Checkpoint:
         hyper_parameters: what the training script saved of its own arguments, bounded plain data. Untrusted.
         notes: what the reader of a report should know about the file, one line each.
         adam: its optimizer state is of the Adam family.
+        step: the training step that it says itself, apart from its name; None where it says none. Untrusted.
         load: reads the tensors; use `weights`.
         load_velocity: reads the momentum buffers; use `velocity`.
         load_infos: reads what the header says about the tensors; use `tensor_infos`.
@@ -101,6 +102,7 @@ class Checkpoint:
     hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     adam: bool = False
+    step: int | None = None
     load: Callable[[str], dict[str, Tensor]] = field(repr=False, compare=False)
     load_velocity: Callable[[], Buffers | None] | None = field(default=None, repr=False, compare=False)
     load_infos: Callable[[], dict[str, TensorInfo]] | None = field(default=None, repr=False, compare=False)

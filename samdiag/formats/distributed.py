@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from samdiag.formats.checkpoint import EMA_BESIDE, Checkpoint, TensorInfo
 from samdiag.formats.distributed_metadata import DTYPE_BYTES, METADATA, Layout, Path, read_layout
 from samdiag.formats.folder import Folder, FolderFormat, fingerprint
 from samdiag.formats.state_dict import EMA_KEYS, WEIGHT_KEYS, strip_prefixes
+from samdiag.formats.steps import STEP_KEYS, step_in
 from samdiag.quoting import listed
 
 if TYPE_CHECKING:
@@ -55,10 +57,23 @@ def open_folder(folder: Folder) -> Checkpoint:
         hints=optimizer.hints,
         notes=(*optimizer.notes, *ascent_notes, *notes),
         adam=optimizer.adam,
+        step=_step(folder, layout),
         load=load,
         load_velocity=load_velocity,
         load_infos=lambda: _infos(layout, found["raw"] or found["ema"]),
     )
+
+
+def _step(folder: Folder, layout: Layout) -> int | None:
+    """What the values say that are kept beside the weights; a damaged one says nothing."""
+    from samdiag.formats.distributed_data import read_value
+
+    said = {}
+    for name in (*STEP_KEYS, "epoch"):
+        if name in layout.values:
+            with contextlib.suppress(CannotDecide):
+                said[name] = read_value(layout, name)
+    return step_in(said, folder.path)
 
 
 def _infos(layout: Layout, names: Mapping[str, str]) -> dict[str, TensorInfo]:

@@ -127,6 +127,7 @@ def accompany(checkpoint: Checkpoint, folder: Folder) -> Checkpoint:
         hints={**state.hints, **checkpoint.hints},
         notes=(*checkpoint.notes, *notes, *state.notes),
         adam=checkpoint.adam or state.adam,
+        step=checkpoint.step if state.step is None else state.step,
         load_velocity=checkpoint.load_velocity if state.load_velocity is None else state.load_velocity,
     )
 

@@ -11,6 +11,7 @@ from samdiag.formats.json_text import is_deeper, parse_json
 from samdiag.formats.recognition import Format
 from samdiag.formats.safetensors_header import SAVE_AGAIN, Header, read_header
 from samdiag.formats.state_dict import strip_prefixes
+from samdiag.formats.steps import step_in
 from samdiag.quoting import shown
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def open_content(content: Content) -> Checkpoint:
         stamp=stamp,
         metadata={key: text for key, text in header.metadata.items() if key != STAMP_KEY},
         notes=notes,
+        step=step_in(header.metadata, content.path),
         load=load,
         load_infos=lambda: strip_prefixes(tensor_infos(header)),
     )

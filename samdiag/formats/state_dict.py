@@ -58,7 +58,7 @@ def find_tensors(name: str, saved: object) -> dict[str, Tensor]:
     Raises:
         CannotDecide: it holds something else beside, or tensors without plain values.
     """
-    if not isinstance(saved, Mapping) or not _looks_like_weights(saved):
+    if not isinstance(saved, Mapping) or not is_state_dict(saved):
         raise CannotDecide(f"{name} is not a state dict alone: it is {_described(saved)}", SAVE_WEIGHTS)
     return _tensors(name, saved)
 
@@ -115,7 +115,7 @@ def _all_wrapped(names: Iterable[str]) -> bool:
     return bool(found) and all(name.startswith(f"{OUTER_WRAPPER}.") and name != f"{OUTER_WRAPPER}." for name in found)
 
 
-def _looks_like_weights(value: object) -> bool:
+def is_state_dict(value: object) -> bool:
     """Whether it maps names to tensors, apart from modules' `_extra_state`."""
     import torch
 
@@ -127,7 +127,7 @@ def _looks_like_weights(value: object) -> bool:
 
 def _nested(name: str, saved: object, keys: Iterable[str], depth: int = MAX_NESTING) -> Mapping[str, Any] | None:
     """The state dict that `saved` is or holds under one of `keys`; None where there is none."""
-    if isinstance(saved, Mapping) and _looks_like_weights(saved):
+    if isinstance(saved, Mapping) and is_state_dict(saved):
         return saved
     if not isinstance(saved, Mapping) or depth == 0:
         return None
@@ -144,7 +144,7 @@ def _nested(name: str, saved: object, keys: Iterable[str], depth: int = MAX_NEST
 def _only_other(name: str, saved: object) -> Mapping[str, Any]:
     """The one state dict under a name that is not known, if there is exactly one."""
     items = saved.items() if isinstance(saved, Mapping) else ()
-    found = {str(key): item for key, item in items if key not in EMA_KEYS and _looks_like_weights(item)}
+    found = {str(key): item for key, item in items if key not in EMA_KEYS and is_state_dict(item)}
     if len(found) > 1:
         raise _ambiguous(name, found)
     if not found and isinstance(saved, Mapping) and {"state", "param_groups"} <= set(saved):

@@ -18,7 +18,8 @@ from samdiag.formats.perturbed import restore_old_weights
 from samdiag.formats.pickle_bounds import check_tensors
 from samdiag.formats.refused import SAVE_WEIGHTS
 from samdiag.formats.run_settings import reconcile
-from samdiag.formats.state_dict import find_tensors, find_weights, has_ema, has_raw
+from samdiag.formats.state_dict import find_tensors, find_weights, has_ema, has_raw, is_state_dict
+from samdiag.formats.steps import step_in
 from samdiag.quoting import shown
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def open_saved(content: Content, saved: object, container: str) -> Checkpoint:
         hyper_parameters=read_hyper_parameters(saved),
         notes=notes,
         adam=found.adam,
+        step=None if is_state_dict(saved) else step_in(saved, content.path),
         load=load,
         load_velocity=lambda: find_buffers(saved),
     )

@@ -10,6 +10,7 @@ from samdiag.errors import CannotDecide, SamdiagError
 from samdiag.formats.checkpoint import Hint
 from samdiag.formats.content import Content
 from samdiag.formats.folder import Folder, read_object
+from samdiag.formats.steps import as_count
 
 if TYPE_CHECKING:
     from samdiag.formats.momentum import Buffers
@@ -30,6 +31,7 @@ class TrainingState:
         hints: settings by dotted name.
         notes: one line each.
         adam: the optimizer is of the Adam family.
+        step: the training step at which it was saved; None: not said.
         files: name → fingerprint of what was read.
         load_velocity: reads the momentum buffers; None where there is no optimizer state.
     """
@@ -37,6 +39,7 @@ class TrainingState:
     hints: Mapping[str, Hint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     adam: bool = False
+    step: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     load_velocity: Callable[[], Buffers | None] | None = None
 
@@ -53,6 +56,7 @@ def read(folder: Folder) -> TrainingState:
         hints={**schedule.hints, **trainer.hints, **optimizer.hints},
         notes=notes,
         adam=optimizer.adam,
+        step=trainer.step,
         files={**optimizer.files, **schedule.files, **trainer.files},
         load_velocity=optimizer.load_velocity,
     )
@@ -112,11 +116,11 @@ def _read_schedule(folder: Folder, name: str) -> TrainingState:
 def _read_trainer_state(folder: Folder, name: str) -> TrainingState:
     content = folder.file(name)
     state = read_object(content, MAX_TRAINER_STATE_BYTES)
-    size, step = state.get("train_batch_size"), state.get("global_step")
+    size, step = state.get("train_batch_size"), as_count(state.get("global_step"))
     hints, notes = {}, []
     if type(size) is int and size > 0:
         hints["sam.batch_size"] = Hint(value=size, source=name)
         notes.append(f"{name}: batch size {size} is that of one device, without gradient accumulation")
-    if type(step) is int and step >= 0:
+    if step is not None:
         notes.append(f"{name}: saved after step {step}")
-    return TrainingState(hints=hints, notes=tuple(notes), files={name: content.fingerprint()})
+    return TrainingState(hints=hints, notes=tuple(notes), step=step, files={name: content.fingerprint()})

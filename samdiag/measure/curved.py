@@ -18,10 +18,9 @@ from samdiag.instruments import ProductEngine
 from samdiag.measure.base import Base
 from samdiag.measure.held_out import bias_could_matter, corrected_ends
 from samdiag.measure.opening import Opened
-from samdiag.measure.settings import MeasureSettings
 from samdiag.measure.spectrum import Spectrum, measure_spectrum, noise_along
 from samdiag.measure.stopping import proof_target, stopping_rule
-from samdiag.measure.warm_start import LAST_GENERATION, SUBSAMPLE, WarmStart, from_subsample, load, save
+from samdiag.measure.warm_start import LAST_GENERATION, NEIGHBOUR, SUBSAMPLE, WarmStart, from_subsample, load, save
 from samdiag.theory.sampling import unseen
 from samdiag.types import Problem
 
@@ -56,7 +55,7 @@ def look_at_curvature(base: Base, displacement: Tensor, *, radius: float | None)
     """
     settings, ready, tell = base.settings, base.ready, base.tell
     objective = ready.objective
-    start = _start_in_file(settings, objective.num_params)
+    start = _known_start(base)
     tell("self-check", 0)
     check = check_problem(base.problem, ready)
     tell("products", 0)
@@ -139,9 +138,16 @@ def _for_all_the_data(base: Base, spectrum: Spectrum, radius: float | None) -> t
     return found, ((f"{kept}they cannot be halved; use more --samples, or smaller batches",) if few else ())
 
 
-def _start_in_file(settings: MeasureSettings, num_params: int) -> WarmStart | None:
-    """The start vectors in the file that the settings name; None where they name none, or none is there yet."""
-    return None if settings.warm_start in (None, SUBSAMPLE) else load(Path(str(settings.warm_start)), num_params)
+def _known_start(base: Base) -> WarmStart | None:
+    """The start vectors of the neighbour, or in the file that the settings name; None where there are none yet."""
+    said, num_params = base.settings.warm_start, base.ready.objective.num_params
+    if said in (None, SUBSAMPLE):
+        return None
+    if said != NEIGHBOUR:
+        return load(Path(str(said)), num_params)
+    latest: WarmStart | None = base.problem.keep.latest.get(NEIGHBOUR) if base.problem.keep is not None else None
+    fits = latest is not None and latest.vectors.shape[1] == num_params  # another one may freeze other parameters
+    return latest if fits else None
 
 
 def _start_in_part(base: Base) -> WarmStart | None:
@@ -160,14 +166,20 @@ def _keep_vectors(base: Base, spectrum: Spectrum, start: WarmStart | None) -> tu
     settings = base.settings
     if settings.warm_start in (None, SUBSAMPLE):
         return ()
-    path = Path(str(settings.warm_start))
     rows = torch.cat([spectrum.top_vectors, spectrum.bottom_vectors[: settings.num_eigenvalues]])
     if spectrum.run.stopped not in ("converged", "decided"):
         rows = rows[[_is_known(base.ready.objective, row) for row in rows]]
+    generation = (start.generation if start else 0) % LAST_GENERATION + 1
+    if settings.warm_start == NEIGHBOUR:
+        if base.problem.keep is not None and len(rows):
+            latest = WarmStart(vectors=rows.clone(), source="the checkpoint before", generation=generation)
+            base.problem.keep.latest[NEIGHBOUR] = latest
+        return ()
+    path = Path(str(settings.warm_start))
     if not len(rows):
         return (f"no eigenvector is known well enough to start from, so nothing was written to {path}",)
     try:
-        save(path, rows, (start.generation if start else 0) % LAST_GENERATION + 1)
+        save(path, rows, generation)
     except CannotDecide as error:
         return (f"{error.what}; {error.todo}",)
     return ()

@@ -100,7 +100,14 @@ def opened(problem: Problem, settings: MeasureSettings) -> Iterator[Opened]:
     decay = settings.objective_decay
     loss = keep.once(("loss", decay), lambda: with_decay(undecayed, decay))
     objective = Objective(
-        problem.model, loss, batches, device=device, dtype=dtype, memory=settings.memory, train_mode=train_mode
+        problem.model,
+        loss,
+        batches,
+        device=device,
+        dtype=dtype,
+        memory=settings.memory,
+        train_mode=train_mode,
+        keep=keep,
     )
     with remarks() as said, objective.borrowed(), seeded(settings.seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*RNN module weights are not part of single contiguous chunk.*")

@@ -20,6 +20,7 @@ from samdiag.errors import CannotDecide, UsageError
 from samdiag.whole_file import replacing
 
 SUBSAMPLE = "subsample"
+NEIGHBOUR = "neighbour"  # the checkpoint that was measured before in this process
 SHARE = 8  # one sample of eight: a product there costs an eighth
 FEWEST = 64  # samples below which a part of the data says nothing about the ends of all of it
 ROUGH = 0.1  # residual asked of the part's eigenvectors: finer ones describe the part, not the whole

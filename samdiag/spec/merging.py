@@ -31,6 +31,8 @@ DEFAULTS: Mapping[str, Any] = {
     "measure.tol": 0.01,  # relative; verdicts compare intervals, so that a tighter one rarely changes them
     "measure.num_eigenvalues": 5,
     "gate.fail_on": None,  # every finding of severity error
+    "gate.require": None,
+    "gate.strict_spec": False,
     "weights": "raw",
 }
 

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from samdiag.errors import UsageError
+from samdiag.requirements import parse_requirements
 from samdiag.types import VERDICTS_BY_HARM
 
 MODEL_KINDS = ("gallery", "timm", "torchvision", "transformers", "python")
@@ -26,7 +28,7 @@ DATA_PATHS: dict[str, tuple[str, ...]] = {  # keys of [data] that do, and the ki
     "tokenizer": ("datasets",),  # "checkpoint" is no path
 }
 LOSSES = Literal["cross_entropy", "mse", "bce_with_logits", "causal_lm", "model", "python"]
-FAIL_ON = ("any", "never", *VERDICTS_BY_HARM)
+FAIL_ON = ("any", "error", "warning", "never", *VERDICTS_BY_HARM)
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -182,9 +184,31 @@ class MeasureSpec(Table):
 
 
 class GateSpec(Table):
-    """`[gate]`: the findings that make the exit code 1."""
+    """`[gate]`: what makes the exit code 1, and what leaves it open.
+
+    Attributes:
+        fail_on: verdicts, severities, `any` or `never`.
+        require: conditions on measurements, as `--require`.
+        strict_spec: whether a checkpoint's own word on what it is judged by leaves the gate open.
+    """
 
     fail_on: list[str] | None = None
+    require: list[str] | None = None
+    strict_spec: bool | None = None
+
+    @field_validator("require", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("require")
+    @classmethod
+    def _conditions(cls, value: list[str] | None) -> list[str] | None:
+        try:
+            parse_requirements(value)
+        except UsageError as error:
+            raise ValueError(f"{error.what.removeprefix('--require ')}; {error.todo}") from None
+        return value
 
     @field_validator("fail_on", mode="before")
     @classmethod

@@ -125,7 +125,7 @@ def test_graphs_are_kept_for_as_many_batches_as_fit() -> None:
     with objective(problem, torch.float64, graph_memory=need // 2) as f:
         assert miss(f.product(v), hessian @ v) < 1e-13
         assert f.kept_share == RAGGED[0] / sum(RAGGED)
-        assert [b.graph is not None for b in f._batches] == [True, False, False, False]
+        assert [b.graph is not None for b in f._pieces.batches] == [True, False, False, False]
         assert miss(f.block(v.expand(5, -1).contiguous()), (hessian @ v).expand(5, -1)) < 1e-13
 
 
@@ -135,7 +135,7 @@ def test_graphs_and_basis_share_one_budget() -> None:
         with objective(problem, torch.float64, memory=memory) as f:
             assert f.memory_for_graphs + f.memory_for_basis <= memory
             f.product(directions(f.num_params, 1)[0])
-            held = sum(b.count for b in f._batches if b.graph is not None) * (f.graphs.sample_bytes or 0)
+            held = sum(b.count for b in f._pieces.batches if b.graph is not None) * (f.graphs.sample_bytes or 0)
             assert held <= f.memory_for_graphs
     with objective(problem, torch.float64, Recomputed, memory=10_000) as f:
         assert f.memory_for_basis == 10_000
@@ -166,7 +166,7 @@ def test_other_batches_at_the_same_point_use_the_same_engine(engine: Any) -> Non
             assert other.engine is f.engine
             assert miss(other.product(v), hessian @ v) < 1e-8
             other.product(v)
-            assert any(b.graph for b in other._batches) == (engine is Kept)
+            assert any(b.graph for b in other._pieces.batches) == (engine is Kept)
         assert f.num_products == pytest.approx(1 + 2 * 14 / 24)
 
 

@@ -63,11 +63,12 @@ def test_the_judge_is_out_of_reach(resolved) -> None:
         **CATALOG,
         "data": {"gallery": "tiny-data", "num_samples": 1, "batch_size": 1},
         "measure": {"tol": 0.9, "seed": 7, "device": "cuda", "samples": 1},
-        "gate": {"fail_on": ["never"]},
+        "gate": {"fail_on": ["never"], "require": ["loss > 0"], "strict_spec": True},
         "weights": "ema",
     }
     resolution = resolved(with_stamp(stamp))
-    named = ["measure.tol", "measure.seed", "measure.device", "measure.samples", "gate.fail_on", "weights"]
+    named = ["measure.tol", "measure.seed", "measure.device", "measure.samples", "weights"]
+    named += ["gate.fail_on", "gate.require", "gate.strict_spec"]
     for name in named:
         assert resolution.settings[name].trust is Trust.DEFAULT
         assert not resolution.settings[name].shadowed

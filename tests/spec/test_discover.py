@@ -48,6 +48,8 @@ def test_defaults(resolved) -> None:
         "measure.tol": 0.01,
         "measure.num_eigenvalues": 5,
         "gate.fail_on": None,
+        "gate.require": None,
+        "gate.strict_spec": False,
         "weights": "raw",
     }
 

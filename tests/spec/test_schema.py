@@ -71,6 +71,8 @@ def test_shorthands() -> None:
         *(("measure", "device", bad) for bad in ("gpu", "cuda:", "cuda:x")),
         ("measure", "dtype", "bfloat16"),
         *(("gate", "fail_on", bad) for bad in (["sadle-attraction"], "never,bounce", [], 3)),
+        *(("gate", "require", bad) for bad in (["lambda_mx < 1"], "loss", [""], 3)),
+        ("gate", "strict_spec", "yes"),
         *(("data", "num_samples", bad) for bad in (0,)),
     ],
 )
@@ -98,6 +100,7 @@ def test_bad_values_name_key_and_value(table: str, key: str, bad: Any) -> None:
         ({"sam": 3}, "sam = 3"),
         ({"weights": "best"}, "'raw' or 'ema'"),
         ({"gate": {"fail_on": ["sadle-attraction"]}}, "did you mean 'saddle-attraction'"),
+        ({"gate": {"require": ["lambda_mx < 1"]}}, "did you mean `lambda_max`?"),
         ({"sam": {"rho": -1, "lr": -1, "momentum": 2, "weight_decay": -1}}, "(and 1 more)"),
     ],
 )

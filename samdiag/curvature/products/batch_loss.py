@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from samdiag.errors import CannotDecide, UsageError
+from samdiag.keeping import Keep
 from samdiag.user_errors import is_out_of_memory
 
 Graph = tuple[list[Tensor], list[int]]  # gradient tensors with their graph, and which parameters they belong to
@@ -39,11 +40,18 @@ class BatchLoss:
     Attributes:
         parameters: the trainable ones, each a view of `flat` [num_params], in the same order.
         used: positions of parameters that some batch's loss depends on.
+        keep: where compiled products stay for the next checkpoint.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Callable[[Any, Any], Any], parameters: list[nn.Parameter], flat: Tensor
+        self,
+        model: nn.Module,
+        loss: Callable[[Any, Any], Any],
+        parameters: list[nn.Parameter],
+        flat: Tensor,
+        keep: Keep | None = None,
     ) -> None:
+        self.keep = keep or Keep()
         self.model, self.loss, self.parameters, self.flat = model, loss, parameters, flat
         self.used: set[int] = set()
         self._sizes = [p.numel() for p in parameters]

@@ -28,8 +28,24 @@ class _Whole(nn.Module):
         return self.loss(self.model, data)
 
 
+class _Differentiated:
+    """The product of a model and a loss, compiled; it knows nothing of weights."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any, Any], Any]) -> None:
+        self.whole = _Whole(model, loss)
+        self.compiled: Any = torch.compile(self._products, fullgraph=True, dynamic=False)
+
+    def _products(self, named: dict[str, Tensor], shares: dict[str, Tensor], data: Any) -> dict[str, Tensor]:
+        def loss(values: dict[str, Tensor]) -> Any:
+            return torch.func.functional_call(self.whole, values, (data,))
+
+        tangents: dict[str, Tensor] = torch.func.jvp(torch.func.grad(loss), (named,), (shares,))[1]
+        return tangents
+
+
 class Compiled:
-    """Forward over reverse, compiled as one graph without breaks; compiling takes seconds to minutes per batch shape.
+    """Forward over reverse, compiled as one graph without breaks; compiling takes seconds to minutes per batch shape,
+    once for all checkpoints of a model.
 
     Not the model alone: a compiled module has no second derivative.
     """
@@ -40,8 +56,9 @@ class Compiled:
     def __init__(self, function: BatchLoss) -> None:
         self.function = function
         load_rules()
-        self._whole = _Whole(function.model, function.loss)
-        self._compiled: Any = torch.compile(self._differentiated, fullgraph=True, dynamic=False)
+        model, loss = function.model, function.loss
+        made = function.keep.once((self.name, id(model), id(loss)), lambda: _Differentiated(model, loss))
+        self._whole, self._compiled = made.whole, made.compiled
 
     @contextmanager
     def along(self, vector: Tensor) -> Iterator[Callable[[Piece], Products]]:
@@ -60,13 +77,6 @@ class Compiled:
     def block(self, piece: Piece, vectors: Tensor, into: Tensor) -> None:
         """See `Engine.block`."""
         one_by_one(self.function, self.along, piece, vectors, into)
-
-    def _differentiated(self, named: dict[str, Tensor], shares: dict[str, Tensor], data: Any) -> dict[str, Tensor]:
-        def loss(values: dict[str, Tensor]) -> Any:
-            return torch.func.functional_call(self._whole, values, (data,))
-
-        tangents: dict[str, Tensor] = torch.func.jvp(torch.func.grad(loss), (named,), (shares,))[1]
-        return tangents
 
     def _product(self, named: dict[str, Tensor], shares: dict[str, Tensor], piece: Piece) -> Products:
         try:

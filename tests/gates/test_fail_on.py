@@ -99,6 +99,10 @@ def test_never_still_reports_a_gap() -> None:
     [
         (None, FAIL_ON_DEFAULT),
         ("any", FAIL_ON_ANY),
+        ("error", FAIL_ON_DEFAULT),
+        ("warning", FAIL_ON_ANY),
+        ("error,warning", FAIL_ON_ANY),
+        ("error,bounce", FailOn(verdicts=frozenset({"bounce"}), severities=FAIL_ON_DEFAULT.severities)),
         ("ANY", FAIL_ON_ANY),
         ("never", FAIL_ON_NEVER),
         ("bounce", FailOn(verdicts=frozenset({"bounce"}))),
@@ -116,6 +120,8 @@ def test_parse(text: str | list[str] | None, gate: FailOn) -> None:
     [
         ("sadle-attraction", "'sadle-attraction'", "did you mean `saddle-attraction`?"),
         ("nevr", "'nevr'", "did you mean `never`?"),
+        ("eror", "'eror'", "did you mean `error`?"),
+        ("info", "'info'", "known: "),
         ("zzz", "'zzz'", "known: unstable"),
         ("", "empty", "any"),
         ([], "empty", "any"),

@@ -1,0 +1,358 @@
+"""`samdiag watch`: flags, exit codes, history, the user's command, signals, and a real run that is followed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from safetensors.torch import save
+from typer.testing import CliRunner
+
+from samdiag.cli.watch import watch
+from tests.cli.conftest import INTERRUPTIBLE, Ran, network
+
+QUICK = ("--settle", "0.05", "--interval", "0.05")
+SADDLE = ("--problem", "problems.py:saddle", "--rho", "0.6", "--variant", "usam", "--lr", "0.1")
+CALL = (
+    INTERRUPTIBLE
+    + "import typer; from samdiag.cli.watch import watch; app = typer.Typer(); app.command()(watch); app()"
+)
+WRITE = "import sys; open('told.jsonl', 'a').write(sys.stdin.read())"
+
+Watch = Callable[..., Ran]
+
+
+@pytest.fixture
+def watching(work: Path) -> Watch:
+    """`samdiag watch …` in this process."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(watch)
+
+    def call(*arguments: object) -> Ran:
+        result = CliRunner().invoke(app, [str(item) for item in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise AssertionError(f"escaped: {result.exception!r}") from result.exception
+        return Ran(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+    return call
+
+
+@pytest.fixture
+def saddle_run(work: Path) -> Path:
+    """A run whose first checkpoint is on a slope and whose second is caught in the saddle."""
+    folder = work / "saddle"
+    folder.mkdir()
+    for step, place in ((1, [2.0, 1.0]), (2, [0.0, 0.0])):
+        (folder / f"step-{step}.safetensors").write_bytes(weights(place))
+    return folder
+
+
+def weights(place: list[float]) -> bytes:
+    return save({"w": torch.tensor(place, dtype=torch.float64)})
+
+
+def told() -> list[dict[str, Any]]:
+    """What the user's command was told, call by call."""
+    return [json.loads(line) for line in Path("told.jsonl").read_text().splitlines()]
+
+
+def paths(ran: Ran) -> list[str]:
+    return [report["checkpoint"]["path"] for report in ran.reports]
+
+
+def writer(code: str = WRITE) -> str:
+    return shlex.join([sys.executable, "-c", code])
+
+
+# ---------------------------------------------------------------- reports and exit codes
+
+
+def test_one_line_per_checkpoint_in_the_order_of_steps(watching: Watch, saddle_run: Path) -> None:
+    ran = watching("saddle", "--once", *QUICK, *SADDLE)
+    heads = [line for line in ran.out.splitlines() if not line.startswith("    ")]
+    assert [head.split()[-1] for head in heads] == ["saddle/step-1.safetensors", "saddle/step-2.safetensors"]
+    assert "saddle-attraction" in heads[1]
+    assert ran.code == 1
+    assert "the watch ends: everything that was there was looked at" in ran.err
+
+
+def test_json_is_the_record_of_inspect(watching: Watch, saddle_run: Path, valid: Any) -> None:
+    ran = watching("saddle", "--once", "--format", "json", *QUICK, *SADDLE)
+    for report in ran.reports:
+        valid(report)
+    assert paths(ran) == ["saddle/step-1.safetensors", "saddle/step-2.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (("--fail-on", "never"), 0),
+        (("--fail-on", "bounce"), 0),
+        (("--fail-on", "saddle-attraction"), 1),
+        (("--fail-on", "never", "--require", "lambda_max < 1"), 1),
+        (("--match", "step-1*"), 0),
+        (("--match", "no-such-*"), 3),
+    ],
+)
+def test_the_exit_code_is_that_of_the_gate_over_all(
+    watching: Watch, saddle_run: Path, more: tuple[str, ...], code: int
+) -> None:
+    assert watching("saddle", "--once", *QUICK, *SADDLE, *more).code == code
+
+
+def test_one_bad_file_is_a_line_with_its_error_and_leaves_a_gap(watching: Watch, saddle_run: Path) -> None:
+    (saddle_run / "step-0.safetensors").write_bytes(weights([1.0]))  # of another model
+    ran = watching("saddle", "--once", "--fail-on", "never", *QUICK, *SADDLE)
+    assert ran.code == 3
+    assert ran.out.count("saddle/step-") == 3
+
+
+def test_where_every_checkpoint_fails_for_usage_so_does_the_watch(watching: Watch, saddle_run: Path) -> None:
+    ran = watching("saddle", "--once", *QUICK, "--problem", "problems.py:saddle")  # no rho
+    assert ran.code == 2
+
+
+def test_quiet(watching: Watch, saddle_run: Path) -> None:
+    once = ("saddle", "--once", *QUICK, *SADDLE)
+    ran = watching(*once, "-q")
+    assert (ran.err, ran.code) == ("", 1)
+    assert ran.out
+    ran = watching(*once, "-qq")
+    assert (ran.out, ran.err, ran.code) == ("", "", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("nowhere",), "nowhere does not exist"),
+        (("problems.py",), "problems.py is not a folder"),
+        (("runs", "--fail-on", "bouncy"), "--fail-on names an unknown verdict: 'bouncy'"),
+        (("runs", "--settle", "soon"), "--settle 'soon' is not a duration"),
+        (("runs", "--once", "--idle-exit", "5m"), "--once ends by itself"),
+        (("runs", "--once", "--until-file", "DONE"), "--once ends by itself"),
+        (("runs", "--on-finding", "no-such-program"), "--on-finding: there is no program 'no-such-program'"),
+        (("runs", "--match", "/(/"), "--match /(/ is not a regular expression"),
+        (("runs", "--format", "xml"), "--format 'xml' is unknown"),
+        (("runs", "--baseline", "none.json"), "none.json"),
+    ],
+)
+def test_a_mistake_is_said_at_once(watching: Watch, arguments: tuple[str, ...], what: str) -> None:
+    ran = watching(*arguments)
+    assert ran.code == 2
+    assert what in ran.err.splitlines()[0]
+    assert ran.err.splitlines()[1].startswith("  ")
+
+
+def test_exit_on_finding_ends_at_the_first(watching: Watch, saddle_run: Path) -> None:
+    (saddle_run / "step-3.safetensors").write_bytes(weights([2.0, 1.0]))
+    ran = watching("saddle", "--exit-on-finding", "--format", "json", *QUICK, *SADDLE)
+    assert paths(ran) == ["saddle/step-1.safetensors", "saddle/step-2.safetensors"]
+    assert ran.code == 1
+
+
+# ---------------------------------------------------------------- the user's command
+
+
+def test_the_command_is_told_of_what_fails_and_of_nothing_else(watching: Watch, saddle_run: Path) -> None:
+    ran = watching("saddle", "--once", "--format", "json", "--on-finding", writer(), *QUICK, *SADDLE)
+    [message] = told()
+    assert message["checkpoint"] == "saddle/step-2.safetensors"
+    assert [(hit["kind"], hit["name"]) for hit in message["hits"]] == [("finding", "saddle-attraction")]
+    assert message["record"] == ran.reports[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["$(touch pwned)", "`touch pwned`", "a; touch pwned", "a' | touch pwned '", "\x1b[2J\n"]
+)
+def test_a_hostile_checkpoint_name_injects_nothing(watching: Watch, work: Path, name: str) -> None:
+    (work / "hostile").mkdir()
+    (work / "hostile" / f"{name}.safetensors").write_bytes(weights([0.0, 0.0]))
+    ran = watching("hostile", "--once", "--on-finding", writer(), *QUICK, *SADDLE)
+    assert [message["checkpoint"] for message in told()] == [f"hostile/{name}.safetensors"]
+    assert not list(work.rglob("pwned"))
+    assert "\x1b" not in ran.out + ran.err
+    assert ran.code == 1
+
+
+def test_a_command_that_fails_does_not_end_the_watch(watching: Watch, saddle_run: Path) -> None:
+    (saddle_run / "step-3.safetensors").write_bytes(weights([0.0, 0.001]))
+    ran = watching("saddle", "--once", "--on-finding", writer("raise SystemExit(9)"), *QUICK, *SADDLE)
+    said = "samdiag: --on-finding for saddle/step-2.safetensors ended with exit code 9; the watch goes on"
+    assert said in ran.err
+    assert ran.out.count("saddle/step-") == 3
+
+
+# ---------------------------------------------------------------- history
+
+
+def test_a_watch_with_the_same_history_makes_nothing_twice(watching: Watch, saddle_run: Path) -> None:
+    once = ("saddle", "--once", "--history", "h.jsonl", "--on-finding", writer(), *QUICK, *SADDLE)
+    first = watching(*once)
+    kept = Path("h.jsonl").read_text()
+    assert len(kept.splitlines()) == 2
+    again = watching(*once)
+    assert Path("h.jsonl").read_text() == kept
+    assert (again.out, again.code) == ("", first.code) == ("", 1)
+    assert "2 known from the history" in again.err
+    assert len(told()) == 1
+
+
+def test_new_content_and_failures_are_made_again(watching: Watch, saddle_run: Path) -> None:
+    once = ("saddle", "--once", "--history", "h.jsonl", "--format", "json", *QUICK, *SADDLE)
+    (saddle_run / "step-3.safetensors").write_bytes(weights([1.0]))
+    assert len(watching(*once).reports) == 3
+    (saddle_run / "step-1.safetensors").write_bytes(weights([2.0, 1.5]))
+    assert paths(watching(*once)) == ["saddle/step-1.safetensors", "saddle/step-3.safetensors"]
+    lines = [json.loads(line) for line in Path("h.jsonl").read_text().splitlines()]
+    assert [line["checkpoint"]["path"][-13:-12] for line in lines] == ["1", "2", "1", "3"]
+    assert [line["failure"] is None for line in lines] == [True, True, True, False]
+
+
+def test_other_settings_are_another_question(watching: Watch, saddle_run: Path) -> None:
+    once = ("saddle", "--once", "--history", "h.jsonl", "--format", "json", *QUICK, *SADDLE)
+    watching(*once)
+    assert len(watching(*once, "--lr", "0.2").reports) == 2
+    assert len(Path("h.jsonl").read_text().splitlines()) == 4
+
+
+# ---------------------------------------------------------------- a real run
+
+
+def test_a_real_run_is_followed_to_its_end(watching: Watch, work: Path) -> None:
+    """A thread trains and saves as training scripts do, in pieces and by renaming, while the watch runs."""
+    folder = work / "live"
+    folder.mkdir()
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def train() -> None:
+        for step in range(1, 7):
+            optimizer.zero_grad()
+            model(torch.ones(4, 2)).square().sum().backward()
+            optimizer.step()
+            data = save(model.state_dict())
+            if step % 2:
+                with (folder / f"step-{step}.safetensors").open("wb") as file:
+                    for start in range(0, len(data), 200):
+                        file.write(data[start : start + 200])
+                        file.flush()
+                        time.sleep(0.02)
+            else:
+                (folder / f"step-{step}.safetensors.tmp").write_bytes(data)
+                os.replace(folder / f"step-{step}.safetensors.tmp", folder / f"step-{step}.safetensors")
+            (folder / "last.safetensors").write_bytes(data)
+            time.sleep(0.2)
+        (folder / "DONE").touch()
+
+    training = threading.Thread(target=train)
+    training.start()
+    ran = watching(
+        *("live", "--until-file", "DONE", "--format", "json", "--rho", "0.1", "--problem", "problems.py:problem"),
+        *("--fail-on", "never", "--history", "h.jsonl", *QUICK),
+    )
+    training.join()
+    found = paths(ran)
+    assert [path for path in found if "step" in path] == [f"live/step-{step}.safetensors" for step in range(1, 7)]
+    assert found[-1] == "live/last.safetensors" or "live/last.safetensors" in found
+    assert all(report["failure"] is None for report in ran.reports)
+    fingerprints = {report["checkpoint"]["path"]: report["checkpoint"]["fingerprint"] for report in ran.reports}
+    assert fingerprints["live/last.safetensors"] == fingerprints["live/step-6.safetensors"]
+    assert Path("h.jsonl").read_text() == ran.out
+    assert ran.code in (0, 3)  # of 16 steps of a toy: undecided is no failure of the watch
+
+
+# ---------------------------------------------------------------- signals
+
+SLOW = """
+import pathlib, time
+from problems import saddle as fast
+def saddle():
+    pathlib.Path("begun").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    return fast()
+"""
+
+
+@pytest.fixture
+def started(work: Path, saddle_run: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`samdiag watch saddle …` in a process, whose first diagnosis waits for the file `go`."""
+    (work / "slow.py").write_text(SLOW)
+    (work / "samdiag.toml").write_text('problem = "slow.py:saddle"\npythonpath = ["."]\n')
+    children = []
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        arguments = ("saddle", "--history", "h.jsonl", *QUICK, *SADDLE[2:], *more)
+        child = subprocess.Popen(
+            [sys.executable, "-c", CALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def wait_for(name: str) -> None:
+    for _ in range(3000):
+        if Path(name).exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{name} never came")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_finishes_what_is_in_hand(
+    started: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    child = started()
+    wait_for("begun")
+    child.send_signal(number)
+    time.sleep(0.1)  # the process has to hear it before it may go on
+    Path("go").touch()
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "the checkpoint in hand is finished first" in err
+    assert "saddle/step-1.safetensors" in out
+    assert "step-2" not in out
+    assert len(Path("h.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_second_signal_ends_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
+    child = started()
+    wait_for("begun")
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, ""), err
+    assert Path("h.jsonl").read_text() == ""
+
+
+def test_a_signal_while_nothing_is_in_hand_ends_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
+    Path("go").touch()
+    child = started()
+    assert child.stdout is not None
+    assert "step-1" in child.stdout.readline()
+    while "step-2" not in child.stdout.readline():
+        pass
+    time.sleep(0.2)  # until it waits again
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "in hand" not in err
+    assert "interrupted; 1 saddle-attraction, 1 descending" in err or "interrupted; " in err
