@@ -136,9 +136,9 @@ class Comparison:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of `samdiag diff --format json`."""
+        """One pair in the JSON object of `samdiag diff --format json`."""
         plain = {f.name: jsonable(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return {"format_version": FORMAT_VERSION, "differs": self.differs, "comparable": self.comparable, **plain}
+        return {"differs": self.differs, "comparable": self.comparable, **plain}
 
 
 def compare(before: Diagnosis, after: Diagnosis) -> Comparison:
@@ -269,23 +269,39 @@ def _notes(before: Diagnosis, after: Diagnosis) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """Two lists of diagnoses, matched.
+class Diff:
+    """Two lists of diagnoses, those of the same checkpoint side by side.
 
     Attributes:
         pairs: what is on both sides.
-        only_before, only_after: what is on one.
+        only_before, only_after: paths of what is on one.
         by: what they were matched by: "path", "step", or "alone" for one on each side.
     """
 
-    pairs: tuple[tuple[Diagnosis, Diagnosis], ...]
-    only_before: tuple[Diagnosis, ...]
-    only_after: tuple[Diagnosis, ...]
-    by: str
+    pairs: tuple[Comparison, ...]
+    only_before: tuple[str, ...] = ()
+    only_after: tuple[str, ...] = ()
+    by: str = "alone"
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything does: a pair, or a checkpoint that is on one side only."""
+        return bool(self.only_before or self.only_after) or any(pair.differs for pair in self.pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of `samdiag diff --format json`."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "differs": self.differs,
+            "by": self.by,
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "only_before": list(self.only_before),
+            "only_after": list(self.only_after),
+        }
 
 
-def join(before: Sequence[Diagnosis], after: Sequence[Diagnosis]) -> Joined:
-    """The diagnoses of the same checkpoint and seed together: by path, or where no path is shared by training step.
+def diff(before: Sequence[Diagnosis], after: Sequence[Diagnosis]) -> Diff:
+    """The diagnoses of the same checkpoint and seed compared: by path, or where no path is shared by training step.
 
     Of several of one checkpoint and seed on a side the last counts. One diagnosis on each side need not match.
 
@@ -293,21 +309,25 @@ def join(before: Sequence[Diagnosis], after: Sequence[Diagnosis]) -> Joined:
         CannotDecide: nothing matches.
     """
     if len(before) == len(after) == 1:
-        return Joined(pairs=((before[0], after[0]),), only_before=(), only_after=(), by="alone")
+        return Diff(pairs=(compare(before[0], after[0]),))
     for by, key in (("path", _path_key), ("step", _step_key)):
         left, right = _keyed(before, key), _keyed(after, key)
         shared = [k for k in left if k in right]
         if shared:
-            return Joined(
-                pairs=tuple((left[k], right[k]) for k in shared),
-                only_before=tuple(d for k, d in left.items() if k not in right),
-                only_after=tuple(d for k, d in right.items() if k not in left),
+            return Diff(
+                pairs=tuple(compare(left[k], right[k]) for k in shared),
+                only_before=tuple(_path(d) for k, d in left.items() if k not in right),
+                only_after=tuple(_path(d) for k, d in right.items() if k not in left),
                 by=by,
             )
     raise CannotDecide(
         f"no checkpoint is in both: {len(before)} and {len(after)} records share neither a path nor a training step",
         "compare records of the same checkpoints, or of two runs saved at the same steps",
     )
+
+
+def _path(diagnosis: Diagnosis) -> str:
+    return diagnosis.checkpoint.path if diagnosis.checkpoint else ""
 
 
 def _keyed(diagnoses: Sequence[Diagnosis], key: Callable[[Diagnosis], object]) -> dict[object, Diagnosis]:

@@ -71,6 +71,7 @@ class Following:
     stop: Stop = field(default_factory=Stop)
     codes: set[int] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    headed: bool = False  # the names of the columns were written
     alerted: set[tuple[str, str, str]] = field(default_factory=set)
 
     def go(self) -> int:
@@ -126,10 +127,12 @@ class Following:
             self.counts["known from the history"] += 1
             return False
         self.counts["failed" if event.diagnosis.failure else event.diagnosis.verdict] += 1
-        if self.ledger is not None:
-            self.ledger.append(event.diagnosis)
-        if self.quiet < 2:
-            self._write(outcome)
+        try:
+            if self.ledger is not None:
+                self.ledger.append(event.diagnosis)
+        finally:  # where the disk is full, it is at least shown
+            if self.quiet < 2:
+                self._write(outcome)
         self._warn_of_device(event.diagnosis)
         self._alert(outcome)
         return outcome.exit_code == EXIT_FINDING
@@ -142,6 +145,8 @@ class Following:
         else:
             color = wants_color(sys.stdout)
             text = fleet_text.line(outcome, width=report_width(), color=color)
+            if not self.headed:
+                text, self.headed = f"{fleet_text.header(width=report_width(), color=color)}\n{text}", True
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
         if self.format == "json" and outcome.diagnosis.failure is not None:

@@ -256,6 +256,7 @@ class Call:
             raise UsageError("--update-baseline has no file to write", "name it: --baseline FILE --update-baseline")
 
     def _plan(self, entries: Sequence[Entry], many: bool) -> Plan:
+        from samdiag.cli.report_files import parse_reports
         from samdiag.fleet.capacity import parse_workers
         from samdiag.fleet.entries import Asked
         from samdiag.gates import load_baseline, parse_fail_on, parse_requirements
@@ -285,6 +286,11 @@ class Call:
             ),
             format=self.format,
             output=self.output,
+            reports=parse_reports(
+                self.reports,
+                inputs=[entry.path for entry in entries],
+                taken={"--output": self.output, "--resume": self.resume, "--emit": self.emit},
+            ),
             resume=self.resume,
             num_workers=0 if self.workers is None else parse_workers(self.workers, asked),
             each=self.each,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samdiag.cli import emitted
 from samdiag.cli.interrupts import Finishing, interruptible
+from samdiag.cli.list_progress import ListProgress, list_progress
+from samdiag.cli.report_files import ReportFile, append_step_summary, write_reports
 from samdiag.cli.spool import Spool
-from samdiag.cli.streams import ReportOutput, complain, progress_line, report_width, say, wants_color
+from samdiag.cli.streams import ReportOutput, complain, report_width, say, wants_color
 from samdiag.errors import EXIT_INTERRUPTED, CannotDecide, SamdiagError, UsageError
 from samdiag.outcomes import Outcome
 from samdiag.patience import Patience
@@ -77,7 +79,7 @@ class Plan:
         asked: about each entry.
         gating: what they are held to.
         format, output: of the report that is written as the records come; `output` None: stdout.
-        reports: (format, path) of those written at the end.
+        reports: files written at the end.
         resume: the ledger; None: none.
         num_workers: processes; 0: this one.
         each: a list's text is the full report of each.
@@ -90,7 +92,7 @@ class Plan:
     gating: Gating
     format: str = "text"
     output: Path | None = None
-    reports: Mapping[Path, str] = field(default_factory=dict)
+    reports: Sequence[ReportFile] = ()
     resume: Path | None = None
     num_workers: int = 0
     each: bool = False
@@ -121,7 +123,7 @@ class Inspecting:
         self._spool: Spool | None = None
         self._sink: ReportOutput | None = None
         self._records: Ledger | None = None
-        self._tell: Callable[[str, int], None] = lambda _what, _count: None
+        self._progress = ListProgress(None)
 
     def go(self) -> int:
         """The exit code of the whole run."""
@@ -187,8 +189,8 @@ class Inspecting:
     def _ctrl_c(self) -> Iterator[None]:
         plan = self.plan
         handling = self._finishing.on_ctrl_c() if plan.many else interruptible(self._patience)
-        with handling, progress_line(sys.stderr.isatty() and not plan.quiet) as tell:
-            self._tell = tell
+        total = len(plan.entries) if plan.many else None
+        with handling, list_progress(total, shown=sys.stderr.isatty() and not plan.quiet) as self._progress:
             yield
 
     def _run(self, ledger: Ledger | None) -> Run:
@@ -201,10 +203,16 @@ class Inspecting:
             ledger=ledger,
             num_workers=plan.num_workers,
             stop=self._finishing,
-            progress=lambda entry, what, count: self._tell(f"{entry.path}: {what}" if plan.many else what, count),
+            progress=self._stage,
             announce=None if plan.quiet else say,
             patience=None if plan.many else self._patience,
         )
+
+    def _stage(self, entry: Entry, what: str, count: int) -> None:
+        if self.plan.num_workers:
+            self._progress.stage_of(entry, what, count)
+        else:
+            self._progress.stage(what, count)
 
     # ------------------------------------------------------------------------------------------------ every record
 
@@ -212,7 +220,9 @@ class Inspecting:
         """Judges, writes and remembers one record."""
         plan, diagnosis, seed = self.plan, made.diagnosis, made.entry.seed
         outcome = self._judged(diagnosis, seed)
-        self._write(outcome)
+        self._progress.finish(failed=diagnosis.failure is not None, resumed=made.reused)
+        with self._progress.aside():
+            self._write(outcome)
         if self._spool is not None:
             self._spool.add(diagnosis, seed)
         if plan.emit is not None and diagnosis.failure is None:
@@ -296,6 +306,9 @@ class Inspecting:
             sink = ReportOutput(plan.output, plan.paths)
             sink.write(MEDIA[plan.format].render(outcomes, missing=missing))
             sink.close()
+            if plan.format == "github":
+                append_step_summary(outcomes, missing=missing)
+        write_reports(plan.reports, outcomes, missing=missing)
 
     def _exit_code(self) -> int:
         """Each checkpoint is held to its own settings' gate; `--fail-on` is for all."""

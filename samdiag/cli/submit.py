@@ -242,10 +242,11 @@ class _Submit:
         return worst({code, EXIT_UNDECIDED}) if missing or any(one.death for one in ended) else code
 
     def _missing(self, merged: Path) -> list[str]:
-        from samdiag.fleet.merging import key_set
+        from samdiag.fleet.merging import merging
         from samdiag.fleet.saved_lines import same_name
 
-        there = {same_name(key.path) for key in key_set(merged, finished=False)}
+        with merging([merged]) as found:
+            there = {same_name(row.key.path) for row in found.rows}
         return [path for path in self.desk.paths if same_name(path) not in there]
 
     def _records(self) -> list[Path]:

@@ -45,6 +45,7 @@ class FindingCommand:
                 stdin=subprocess.PIPE,
                 stdout=STDERR,
                 stderr=STDERR,
+                env=dict(os.environ),  # as it is here: libraries (readline) set variables behind Python's back
                 start_new_session=True,  # Ctrl-C is for the watch; and what it starts can be ended with it
             )
         except OSError as error:

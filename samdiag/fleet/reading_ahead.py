@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
+from pathlib import Path
 
 from samdiag.errors import SamdiagError
 from samdiag.formats.content import look_at
@@ -63,10 +63,8 @@ class ReadAhead:
                     look_at(file).fingerprint()
 
 
-def _files(path: str) -> list[os.PathLike[str]]:
+def _files(path: str) -> list[Path]:
     """The file, or what lies directly in the folder."""
-    from pathlib import Path
-
     if not is_folder(Path(path)):
         return [Path(path)]
     return [entry for entry in sorted(Path(path).iterdir()) if entry.is_file()][:MOST_FILES]

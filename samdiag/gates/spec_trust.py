@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from samdiag.outcomes import Hit, HitKind
-from samdiag.quoting import listed, quoted, shown
+from samdiag.quoting import listed, quoted
 from samdiag.types import Diagnosis, Setting, Severity, Trust
 
+NAME = "trust"
 WHOLE = ("problem", "model", "data", "loss")
+SHOWN = 20  # all of [sam], model, data and loss: 15 names
 
 
 def untrusted(settings: Mapping[str, Setting]) -> tuple[str, ...]:
@@ -18,35 +20,28 @@ def untrusted(settings: Mapping[str, Setting]) -> tuple[str, ...]:
     return tuple(name for name in judged if settings[name].trust is Trust.ARTIFACT)
 
 
-def spec_gaps(diagnosis: Diagnosis) -> tuple[Hit, ...]:
-    """One gap for each setting that `--strict-spec` does not take from a checkpoint."""
-    return tuple(
-        Hit(
-            kind=HitKind.SPEC,
-            name=name,
-            severity=Severity.ERROR,
-            message=_message(name, diagnosis.settings[name]),
-        )
-        for name in untrusted(diagnosis.settings)
-    )
-
-
-def spec_lines(gaps: Sequence[Hit]) -> tuple[str, str] | None:
-    """What was found and what to do, for all gaps of one checkpoint together; None where none is of `--strict-spec`."""
-    names = [gap.name for gap in gaps if gap.kind is HitKind.SPEC]
+def spec_lines(settings: Mapping[str, Setting]) -> tuple[str, str] | None:
+    """What `--strict-spec` does not take and what to do about it, a line each; None where the user said everything."""
+    names = untrusted(settings)
     if not names:
         return None
-    what = f"the checkpoint itself says what it is judged by, which --strict-spec does not take: {listed(names, 12)}"
-    flags = " ".join(_flag(name) for name in names)
-    return what, f"say it yourself, on the command line ({flags}) or in your samdiag.toml"
-
-
-def _message(name: str, setting: Setting) -> str:
+    sources = listed(dict.fromkeys(settings[name].source for name in names))
+    said = listed((_said(name, settings[name]) for name in names), SHOWN)
+    flags = " ".join(f"--{name.removeprefix('sam.').replace('_', '-')}" for name in names)
     return (
-        f"{name} = {quoted(setting.value)} is the checkpoint's own word ({shown(setting.source)}); "
-        f"--strict-spec wants yours: {_flag(name)}, or {name} in your samdiag.toml"
+        f"the checkpoint itself says what it is judged by: {said} ({sources})",
+        f"say it yourself: in your samdiag.toml, or with {flags}",
     )
 
 
-def _flag(name: str) -> str:
-    return f"--{name.removeprefix('sam.').replace('_', '-')}"
+def spec_gaps(diagnosis: Diagnosis) -> tuple[Hit, ...]:
+    """The gap that `--strict-spec` leaves; none where the user said everything."""
+    lines = spec_lines(diagnosis.settings)
+    if lines is None:
+        return ()
+    return (Hit(kind=HitKind.SPEC, name=NAME, severity=Severity.ERROR, message="; ".join(lines)),)
+
+
+def _said(name: str, setting: Setting) -> str:
+    """The name, with the value where that is one number or word."""
+    return name if isinstance(setting.value, Mapping) else f"{name} = {quoted(setting.value)}"

@@ -82,10 +82,12 @@ def render(trend: Trend, *, width: int = 100, color: bool = True, ascii: bool = 
         color: escape sequences; nothing is said by colour alone.
         ascii: neither blocks nor arrows nor signs, for a terminal that lacks them.
     """
+    from rich.text import Text
+
     width = max(width, MIN_WIDTH)
     sections = [section for table in digest(trend, ascii=ascii) for section in _sections(table, width)]
+    sections.append([Text(_legend(trend), "dim")])
     text = "\n\n".join(draw(*section, width=width, color=color) for section in sections if section)
-    text = f"{text}\n\n{_legend(trend)}" if text else "nothing to show: no records"
     return text.translate(PLAIN) if ascii else text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -21,10 +22,11 @@ from safetensors.torch import save
 from typer.testing import CliRunner
 
 from samdiag.cli.watch import watch
+from samdiag.errors import CannotDecide
 from tests.cli.conftest import INTERRUPTIBLE, Ran, network
 
 QUICK = ("--settle", "0.05", "--interval", "0.05")
-SADDLE = ("--problem", "problems.py:saddle", "--rho", "0.6", "--variant", "usam", "--lr", "0.1")
+SADDLE = ("--problem", "problems.py:saddle", "--rho", "0.6", "--variant", "usam")
 CALL = (
     INTERRUPTIBLE
     + "import typer; from samdiag.cli.watch import watch; app = typer.Typer(); app.command()(watch); app()"
@@ -81,7 +83,8 @@ def writer(code: str = WRITE) -> str:
 
 def test_one_line_per_checkpoint_in_the_order_of_steps(watching: Watch, saddle_run: Path) -> None:
     ran = watching("saddle", "--once", *QUICK, *SADDLE)
-    heads = [line for line in ran.out.splitlines() if not line.startswith("    ")]
+    names, *heads = [line for line in ran.out.splitlines() if not line.startswith("    ")]
+    assert names.split()[0] == "verdict"
     assert [head.split()[-1] for head in heads] == ["saddle/step-1.safetensors", "saddle/step-2.safetensors"]
     assert "saddle-attraction" in heads[1]
     assert ran.code == 1
@@ -116,7 +119,7 @@ def test_one_bad_file_is_a_line_with_its_error_and_leaves_a_gap(watching: Watch,
     (saddle_run / "step-0.safetensors").write_bytes(weights([1.0]))  # of another model
     ran = watching("saddle", "--once", "--fail-on", "never", *QUICK, *SADDLE)
     assert ran.code == 3
-    assert ran.out.count("saddle/step-") == 3
+    assert [path in ran.out for path in ("step-0.", "step-1.", "step-2.")] == [True] * 3
 
 
 def test_where_every_checkpoint_fails_for_usage_so_does_the_watch(watching: Watch, saddle_run: Path) -> None:
@@ -220,10 +223,23 @@ def test_new_content_and_failures_are_made_again(watching: Watch, saddle_run: Pa
     assert [line["failure"] is None for line in lines] == [True, True, True, False]
 
 
+def test_a_full_disk_ends_the_watch_and_loses_no_report(
+    watching: Watch, saddle_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise CannotDecide("h.jsonl could not be written: No space left on device", "make room")
+
+    monkeypatch.setattr("samdiag.fleet.ledger.Ledger.append", full)
+    ran = watching("saddle", "--once", "--history", "h.jsonl", "--format", "json", *QUICK, *SADDLE)
+    assert paths(ran) == ["saddle/step-1.safetensors"]
+    assert ran.code == 3
+    assert "No space left on device" in ran.err
+
+
 def test_other_settings_are_another_question(watching: Watch, saddle_run: Path) -> None:
     once = ("saddle", "--once", "--history", "h.jsonl", "--format", "json", *QUICK, *SADDLE)
     watching(*once)
-    assert len(watching(*once, "--lr", "0.2").reports) == 2
+    assert len(watching(*once, "--lr", "0.001").reports) == 2
     assert len(Path("h.jsonl").read_text().splitlines()) == 4
 
 
@@ -287,72 +303,96 @@ def saddle():
 
 
 @pytest.fixture
-def started(work: Path, saddle_run: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """`samdiag watch saddle …` in a process, whose first diagnosis waits for the file `go`."""
+def slowly(work: Path, saddle_run: Path) -> tuple[str, ...]:
+    """Arguments of a watch whose first diagnosis waits for the file `go`."""
     (work / "slow.py").write_text(SLOW)
     (work / "samdiag.toml").write_text('problem = "slow.py:saddle"\npythonpath = ["."]\n')
-    children = []
-
-    def start(*more: str) -> subprocess.Popen[str]:
-        arguments = ("saddle", "--history", "h.jsonl", *QUICK, *SADDLE[2:], *more)
-        child = subprocess.Popen(
-            [sys.executable, "-c", CALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        children.append(child)
-        return child
-
-    yield start
-    for child in children:
-        child.kill()
-        child.communicate()
+    return ("saddle", "--history", "h.jsonl", *QUICK, *SADDLE[2:])
 
 
-def wait_for(name: str) -> None:
+def wait_for(there: Callable[[], bool]) -> None:
     for _ in range(3000):
-        if Path(name).exists():
+        if there():
             return
         time.sleep(0.01)
-    raise AssertionError(f"{name} never came")
+    raise AssertionError("it never came")
+
+
+def finished() -> int:
+    return Path("h.jsonl").read_text().count("\n") if Path("h.jsonl").exists() else 0
+
+
+@contextlib.contextmanager
+def meanwhile(action: Callable[[], None]) -> Iterator[None]:
+    """Inside, another thread does something."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    yield
+    thread.join()
+
+
+def send(*numbers: signal.Signals) -> None:
+    """Signals to this process, each heard before the next: handlers are those of the watch that runs in it."""
+    for number in numbers:
+        os.kill(os.getpid(), number)
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_finishes_what_is_in_hand(
-    started: Callable[..., subprocess.Popen[str]], number: signal.Signals
+    watching: Watch, slowly: tuple[str, ...], number: signal.Signals
 ) -> None:
-    child = started()
-    wait_for("begun")
-    child.send_signal(number)
-    time.sleep(0.1)  # the process has to hear it before it may go on
+    def press() -> None:
+        wait_for(Path("begun").exists)
+        send(number)
+        Path("go").touch()
+
+    with meanwhile(press):
+        ran = watching(*slowly)
+    assert ran.code == 130
+    assert "the checkpoint in hand is finished first" in ran.err
+    assert "saddle/step-1.safetensors" in ran.out
+    assert "step-2" not in ran.out
+    assert finished() == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_second_signal_ends_at_once(watching: Watch, slowly: tuple[str, ...]) -> None:
+    def press() -> None:
+        wait_for(Path("begun").exists)
+        send(signal.SIGINT, signal.SIGTERM)
+
+    with meanwhile(press):
+        ran = watching(*slowly)
+    assert (ran.code, ran.out, finished()) == (130, "", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_waits_ends_it_at_once(
+    watching: Watch, slowly: tuple[str, ...], number: signal.Signals
+) -> None:
+    def press() -> None:
+        wait_for(lambda: finished() == 2)
+        time.sleep(0.2)  # both are written; now it waits for more
+        send(number)
+
     Path("go").touch()
+    with meanwhile(press):
+        ran = watching(*slowly)
+    assert ran.code == 130
+    assert "in hand" not in ran.err
+    assert "interrupted; 1 " in ran.err
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_is_ended_by_sigterm_with_130(slowly: tuple[str, ...]) -> None:
+    Path("go").touch()
+    child = subprocess.Popen(
+        [sys.executable, "-c", CALL, *slowly], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: finished() == 2)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
-    assert "the checkpoint in hand is finished first" in err
-    assert "saddle/step-1.safetensors" in out
-    assert "step-2" not in out
-    assert len(Path("h.jsonl").read_text().splitlines()) == 1
-
-
-def test_the_second_signal_ends_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
-    child = started()
-    wait_for("begun")
-    child.send_signal(signal.SIGINT)
-    time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (130, ""), err
-    assert Path("h.jsonl").read_text() == ""
-
-
-def test_a_signal_while_nothing_is_in_hand_ends_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
-    Path("go").touch()
-    child = started()
-    assert child.stdout is not None
-    assert "step-1" in child.stdout.readline()
-    while "step-2" not in child.stdout.readline():
-        pass
-    time.sleep(0.2)  # until it waits again
-    child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == 130
-    assert "in hand" not in err
-    assert "interrupted; 1 saddle-attraction, 1 descending" in err or "interrupted; " in err
+    assert "step-2" in out

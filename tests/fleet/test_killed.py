@@ -145,7 +145,9 @@ def test_one_ctrl_c_finishes_the_checkpoint_in_hand(runs: Runs, tmp_path: Path, 
     assert ended.err.count("interrupted") == 2  # that it was heard, and how much was finished
     found = results(ledger)
     assert 1 <= len(found) < 30
-    assert all(one["failure"] is None and one["measurements"]["solver"]["stopped"] != "interrupted" for one in found.values())
+    assert all(
+        one["failure"] is None and one["measurements"]["solver"]["stopped"] != "interrupted" for one in found.values()
+    )
     assert f"{len(found)} of 30" in ended.err
     assert resumed(runs, tmp_path, names).code in {0, 1}
     assert len(results(ledger)) == 30

@@ -98,17 +98,12 @@ def test_a_checkpoints_own_word_is_a_gap() -> None:
     assert gate_of(STAMPED).judge(STAMPED).exit_code == 0
     found = gate_of(STAMPED, strict_spec=True).judge(STAMPED)
     assert (found.exit_code, found.hits) == (3, ())
-    assert [(gap.kind, gap.name) for gap in found.gaps] == [
-        (HitKind.SPEC, "model"),
-        (HitKind.SPEC, "sam.rho"),
-        (HitKind.SPEC, "sam.lr"),
-    ]
-    rho = found.gaps[1].message
-    assert rho.startswith("sam.rho = 0.05 is the checkpoint's own word (a source); ")
-    assert "--rho, or sam.rho in your samdiag.toml" in rho
-    what, todo = spec_lines(found.gaps) or ("", "")
-    assert "model, sam.rho, sam.lr" in what
-    assert "--model --rho --lr" in todo
+    (gap,) = found.gaps
+    assert (gap.kind, gap.name) == (HitKind.SPEC, "trust")
+    what, todo = spec_lines(STAMPED.settings) or ("", "")
+    assert what == "the checkpoint itself says what it is judged by: model, sam.rho = 0.05, sam.lr = 0.1 (a source)"
+    assert todo == "say it yourself: in your samdiag.toml, or with --model --rho --lr"
+    assert gap.message == f"{what}; {todo}"
     assert gate_of(STAMPED, strict_spec=True, fail_on="any").judge(STAMPED).exit_code == 1
 
 
@@ -117,7 +112,7 @@ def test_the_users_word_and_defaults_are_taken(trust: Trust) -> None:
     subject = set_(PLAIN, trust, model={"timm": "x"}, sam__rho=0.05)
     found = gate_of(subject, strict_spec=True).judge(subject)
     assert (found.exit_code, found.gaps) == (0, ())
-    assert spec_lines(found.gaps) is None
+    assert spec_lines(subject.settings) is None
 
 
 def test_only_what_is_judged_counts() -> None:
@@ -129,9 +124,9 @@ def test_only_what_is_judged_counts() -> None:
 
 
 def test_hostile_values_stay_on_one_line() -> None:
-    subject = set_(PLAIN, Trust.ARTIFACT, model={"timm": HOSTILE_TEXT})
+    subject = set_(PLAIN, Trust.ARTIFACT, model={"timm": HOSTILE_TEXT}, loss=HOSTILE_TEXT)
     found = gate_of(subject, strict_spec=True).judge(subject)
-    assert all(gap.message.isprintable() for gap in found.gaps)
+    assert [gap.message.isprintable() for gap in found.gaps] == [True]
 
 
 def test_the_baseline_does_not_accept_a_checkpoints_own_word(tmp_path: Path) -> None:
