@@ -25,10 +25,12 @@ ROUNDING = 1e-5  # relative: float32 summed in another order, on another device
 MEASURED = (  # with error bars; the first few are what a run is judged by
     *("loss", "grad_norm", "gradient_ratio", "gradient_cosine", "update_ratio", "lambda_max", "lambda_min"),
     *("directional_curvature", "perturbed_loss", "loss_change", "perturbed_grad_norm", "ridge_distance"),
-    *("noise_trace", "largest_multiplier", "lookahead_loss", "lookahead_loss_sgd"),
+    *("noise_trace", "largest_multiplier"),
 )
-BARE = ("perturbation_norm", "effective_radius", "quadratic_error", "lookahead_cosine", "surviving_gradient")
-ERRORS = {"lookahead_loss": "lookahead_error", "lookahead_loss_sgd": "lookahead_error_sgd"}  # kept apart
+BARE = (  # of the analysed samples, by themselves
+    *("lookahead_loss", "lookahead_loss_sgd", "lookahead_cosine", "perturbation_norm", "effective_radius"),
+    *("quadratic_error", "surviving_gradient"),
+)
 BESIDE = ("gate.", "measure.device", "measure.memory", "download")  # settings that move no number beyond rounding
 UNSAID = "not said"
 
@@ -72,8 +74,7 @@ class Shift:
             root sum of squares; None of a number that has no error bars.
         z: the difference in standard errors, 2·difference/error; infinite where only rounding remains.
         changed: whether the two intervals do not touch; None where nothing says so: measured on one side only, or
-            without error bars.
-        sampling_unknown: a side's sampling error is not known, and counted as none.
+            without error bars, as where a sampling error is not known though only some samples were seen.
     """
 
     name: str
@@ -83,7 +84,6 @@ class Shift:
     error: float | None = None
     z: float | None = None
     changed: bool | None = None
-    sampling_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,7 @@ class Side:
     verdict: str
     failure: Failure | None
     samdiag_version: str
+    seed: Any = None
 
     @property
     def name(self) -> str:
@@ -143,7 +144,7 @@ class Comparison:
 
 def compare(before: Diagnosis, after: Diagnosis) -> Comparison:
     """What changed from one diagnosis to another."""
-    numbers = [*(_shift(name, before, after) for name in MEASURED), *(_bare(name, before, after) for name in BARE)]
+    numbers = [_shift(name, before, after) for name in (*MEASURED, *BARE)]
     return Comparison(
         before=_side(before),
         after=_side(after),
@@ -154,13 +155,14 @@ def compare(before: Diagnosis, after: Diagnosis) -> Comparison:
     )
 
 
-def measured(diagnosis: Diagnosis, name: str) -> Estimate | None:
-    """A quantity with its errors, also where they are kept apart from it; None where it was not measured."""
-    found = quantity(diagnosis, name)
-    if found is None or name not in ERRORS:
-        return found
-    error = quantity(diagnosis, ERRORS[name])
-    return dataclasses.replace(found, sampling_error=error.value if error is not None else 0.0)
+def has_error_bars(diagnosis: Diagnosis, name: str) -> bool:
+    """Whether a measured quantity's error bars say all: it has some, and its sampling error is known or there is none,
+    as where every sample of the training set was analysed.
+    """
+    found, m = quantity(diagnosis, name), diagnosis.measurements
+    if name in BARE or found is None or m is None:
+        return False
+    return found.sampling_error is not None or (m.population is not None and m.num_samples >= m.population)
 
 
 def has_changed(before: tuple[float, float, float], after: tuple[float, float, float]) -> bool:
@@ -192,10 +194,12 @@ def differing_settings(diagnoses: Sequence[Diagnosis]) -> dict[str, list[Any]]:
 
 
 def _shift(name: str, before: Diagnosis, after: Diagnosis) -> Shift:
-    left, right = measured(before, name), measured(after, name)
+    left, right = quantity(before, name), quantity(after, name)
     if left is None or right is None or left.value is None or right.value is None:
         return Shift(name=name, before=left, after=right)
     difference = right.value - left.value if right.value != left.value else 0.0
+    if not (has_error_bars(before, name) and has_error_bars(after, name)):
+        return Shift(name=name, before=left, after=right, difference=difference)
     error = left.error + right.error + 2.0 * math.hypot(left.sampling_error or 0.0, right.sampling_error or 0.0)
     return Shift(
         name=name,
@@ -205,7 +209,6 @@ def _shift(name: str, before: Diagnosis, after: Diagnosis) -> Shift:
         error=error,
         z=_z(difference, error),
         changed=has_changed(interval(left), interval(right)),
-        sampling_unknown=left.sampling_error is None or right.sampling_error is None,
     )
 
 
@@ -216,19 +219,13 @@ def _z(difference: float, error: float) -> float:
     return 2.0 * difference / error if error else math.copysign(math.inf, difference)
 
 
-def _bare(name: str, before: Diagnosis, after: Diagnosis) -> Shift:
-    left, right = quantity(before, name), quantity(after, name)
-    known = left is not None and right is not None and left.value is not None and right.value is not None
-    difference = right.value - left.value if known and right.value != left.value else 0.0  # type: ignore[union-attr,operator]
-    return Shift(name=name, before=left, after=right, difference=difference if known else None)
-
-
 def _side(diagnosis: Diagnosis) -> Side:
     return Side(
         checkpoint=diagnosis.checkpoint,
         verdict=diagnosis.verdict,
         failure=diagnosis.failure,
         samdiag_version=diagnosis.samdiag_version,
+        seed=seed_of(diagnosis),
     )
 
 
@@ -274,13 +271,13 @@ class Diff:
 
     Attributes:
         pairs: what is on both sides.
-        only_before, only_after: paths of what is on one.
+        only_before, only_after: what is on one.
         by: what they were matched by: "path", "step", or "alone" for one on each side.
     """
 
     pairs: tuple[Comparison, ...]
-    only_before: tuple[str, ...] = ()
-    only_after: tuple[str, ...] = ()
+    only_before: tuple[Side, ...] = ()
+    only_after: tuple[Side, ...] = ()
     by: str = "alone"
 
     @property
@@ -295,8 +292,8 @@ class Diff:
             "differs": self.differs,
             "by": self.by,
             "pairs": [pair.to_dict() for pair in self.pairs],
-            "only_before": list(self.only_before),
-            "only_after": list(self.only_after),
+            "only_before": jsonable(self.only_before),
+            "only_after": jsonable(self.only_after),
         }
 
 
@@ -316,18 +313,14 @@ def diff(before: Sequence[Diagnosis], after: Sequence[Diagnosis]) -> Diff:
         if shared:
             return Diff(
                 pairs=tuple(compare(left[k], right[k]) for k in shared),
-                only_before=tuple(_path(d) for k, d in left.items() if k not in right),
-                only_after=tuple(_path(d) for k, d in right.items() if k not in left),
+                only_before=tuple(_side(d) for k, d in left.items() if k not in right),
+                only_after=tuple(_side(d) for k, d in right.items() if k not in left),
                 by=by,
             )
     raise CannotDecide(
         f"no checkpoint is in both: {len(before)} and {len(after)} records share neither a path nor a training step",
         "compare records of the same checkpoints, or of two runs saved at the same steps",
     )
-
-
-def _path(diagnosis: Diagnosis) -> str:
-    return diagnosis.checkpoint.path if diagnosis.checkpoint else ""
 
 
 def _keyed(diagnoses: Sequence[Diagnosis], key: Callable[[Diagnosis], object]) -> dict[object, Diagnosis]:

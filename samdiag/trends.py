@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from samdiag.comparing import differing_settings, has_changed, interval, measured, seed_of
+from samdiag.comparing import differing_settings, has_changed, has_error_bars, interval, seed_of
 from samdiag.encoding import jsonable
 from samdiag.errors import UsageError
 from samdiag.formats.steps import natural, run_folder
-from samdiag.quantities import NAMES
+from samdiag.quantities import NAMES, quantity
 from samdiag.quoting import listed, quoted
 from samdiag.suggesting import did_you_mean
 from samdiag.types import Diagnosis
@@ -34,7 +34,7 @@ class Move(StrEnum):
     DOWN = "down"
     SAME = "same"
     SWINGS = "swings"  # over a run: up and down again
-    UNKNOWN = "unknown"  # measured at fewer than two checkpoints
+    UNKNOWN = "unknown"  # measured at fewer than two checkpoints, or without error bars
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,7 @@ class Reading:
         low, high: the ends of its 95 % interval; of several seeds the lowest and highest end of theirs.
         least, most: the values of the seeds that lie furthest apart.
         num_seeds: how many seeds measured it.
+        barred: whether it has error bars that say all; without them nothing is said to have changed.
         move: from the checkpoint before it at which the number was measured.
     """
 
@@ -55,6 +56,7 @@ class Reading:
     least: float
     most: float
     num_seeds: int = 1
+    barred: bool = True
     move: Move = Move.UNKNOWN
 
 
@@ -217,13 +219,19 @@ def _row(group: Sequence[Diagnosis], names: Sequence[str]) -> Row:
 
 def _reading(group: Sequence[Diagnosis], name: str) -> Reading | None:
     """What all seeds say of a number; None where none measured it."""
-    found = [interval(one) for diagnosis in group if (one := measured(diagnosis, name)) is not None]
+    found = [interval(one) for diagnosis in group if (one := quantity(diagnosis, name)) is not None]
     if not found:
         return None
     values, lows, highs = zip(*found, strict=True)
     mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else values[0]
     return Reading(
-        value=mean, low=min(lows), high=max(highs), least=min(values), most=max(values), num_seeds=len(values)
+        value=mean,
+        low=min(lows),
+        high=max(highs),
+        least=min(values),
+        most=max(values),
+        num_seeds=len(values),
+        barred=all(has_error_bars(diagnosis, name) for diagnosis in group if quantity(diagnosis, name) is not None),
     )
 
 
@@ -246,6 +254,8 @@ def _with_moves(rows: Sequence[Row], names: Sequence[str]) -> tuple[Row, ...]:
 
 
 def _move(before: Reading, after: Reading) -> Move:
+    if not (before.barred and after.barred):
+        return Move.UNKNOWN
     if not has_changed((before.value, before.low, before.high), (after.value, after.low, after.high)):
         return Move.SAME
     return Move.UP if after.value > before.value else Move.DOWN

@@ -12,7 +12,7 @@ import typer
 
 from samdiag.cli import completion, flags, saved
 from samdiag.cli.streams import ReportOutput, progress_line, report_width, say, steady_streams, told, wants_color
-from samdiag.errors import EXIT_FINDING, EXIT_OK
+from samdiag.errors import EXIT_FINDING, EXIT_OK, EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
     from samdiag.comparing import Diff
@@ -83,12 +83,17 @@ def _diagnoses(sides: tuple[str, str], asked: Asked, quiet: int) -> list[list[Di
     shown = sys.stderr.isatty() and not quiet
     announce = None if quiet else say
     with progress_line(shown) as progress, contextlib.redirect_stdout(sys.stderr), Session(asked) as session:
-        return [
+        found = [
             saved.read_all([side])
             if listing is None
             else [session.inspect(entry, progress=progress, announce=announce) for entry in listing.entries]
             for side, listing in zip(sides, listed, strict=True)
         ]
+    for diagnoses, listing in zip(found, listed, strict=True):
+        failure = diagnoses[0].failure
+        if listing is not None and len(diagnoses) == 1 and failure is not None and failure.exit_code == EXIT_USAGE:
+            raise UsageError(failure.what, failure.todo)  # a wrong path or a missing rho is no finding about it
+    return found
 
 
 def _text(found: Diff, format: str, output: Path | None) -> str:

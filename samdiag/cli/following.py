@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from samdiag.fleet.entries import Entry
     from samdiag.fleet.finding_command import FindingCommand
     from samdiag.fleet.ledger import Ledger
-    from samdiag.fleet.session import Session
+    from samdiag.fleet.apart import Apart
     from samdiag.fleet.watching import Diagnosed, Event, Watched
     from samdiag.outcomes import Outcome
     from samdiag.preparing import Identity
@@ -60,7 +60,7 @@ class Following:
     """One watch, and what came of it so far."""
 
     watched: Watched
-    session: Session
+    session: Apart
     judge: Judge
     ledger: Ledger | None
     command: FindingCommand | None

@@ -123,7 +123,12 @@ def _read(words: Sequence[str]) -> _Asked:
     alone = typer.Typer(add_completion=False)
     alone.command()(inspect)
     command = typer.main.get_command(alone)
-    context = command.make_context("samdiag inspect", list(words))
+    try:
+        context = command.make_context("samdiag inspect", list(words))
+    except Exception as error:
+        if (said_of := getattr(error, "format_message", None)) is None:  # no slip of the command line
+            raise
+        raise UsageError(said_of(), "see samdiag inspect --help") from error
     said = [
         option
         for option in command.params
@@ -134,10 +139,23 @@ def _read(words: Sequence[str]) -> _Asked:
     for option in said:
         if option.name in NOT_HERE:
             raise UsageError(f"{option.opts[0]} cannot be submitted: {NOT_HERE[option.name]}", "leave it out")
+    _check_gate(context.params)
     return _Asked(
         values=context.params,
         written={str(option.name): tuple(_words(option, context.params[str(option.name)])) for option in said},
     )
+
+
+def _check_gate(values: Mapping[str, Any]) -> None:
+    """Nothing, or UsageError where the gate at the end would be refused."""
+    from samdiag.gates import load_baseline, parse_fail_on, parse_requirements
+    from samdiag.reports.media import medium
+
+    parse_fail_on(None if values["fail_on"] is None else flags.parse_names(values["fail_on"]))
+    parse_requirements(values["require"])
+    medium(values["format"])
+    if values["baseline"] is not None:
+        load_baseline(values["baseline"])
 
 
 def _words(option: Any, value: Any) -> Iterator[str]:

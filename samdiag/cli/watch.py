@@ -203,12 +203,12 @@ def _watch(
     quiet: int,
 ) -> int:
     """The exit code of a whole watch."""
+    from samdiag.fleet.apart import Apart
     from samdiag.fleet.entries import Asked
-    from samdiag.fleet.session import Session
 
     with contextlib.ExitStack() as stack:
         ledger = None if history is None else stack.enter_context(_open_history(history, watched.roots))
-        session = stack.enter_context(Session(Asked(**asked)))
+        session = stack.enter_context(Apart(Asked(**asked)))
         run = Following(
             watched=watched,
             session=session,

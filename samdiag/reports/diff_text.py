@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SHARED = "The error bars count as independent: on the same samples more may have changed than is said here."
-UNKNOWN_SAMPLING = "¹ sampling error not known, counted as none"
+SAME = 1e-9  # relative: bare numbers this near are the same, but for the last bits
+FAR = 100.0  # standard errors; how many more they are says nothing
 HEADS = ("", "before", "after", "difference", "z")
 NAMED = 4  # quantities named on the line of one of many pairs
 
@@ -57,20 +59,21 @@ def digest(pair: Comparison) -> DiffPage:
     tables = (
         _table("Changed beyond both error bars", [shift for shift in pair.shifts if shift.changed]),
         _table("Not changed", [shift for shift in pair.shifts if shift.changed is False]),
-        _table("Without error bars", [s for s in pair.shifts if s.changed is None and s.difference is not None]),
+        _table(
+            "Without (complete) error bars", [s for s in pair.shifts if s.changed is None and s.difference is not None]
+        ),
         _table("Measured on one side only", [shift for shift in pair.shifts if shift.difference is None]),
     )
-    unknown = any(shift.sampling_unknown for shift in pair.shifts)
     bars = any(shift.changed is not None for shift in pair.shifts)
     return DiffPage(
         before=_named(pair.before),
         after=_named(pair.after),
         verdict=(_verdict(pair.before), _verdict(pair.after)),
-        failures=tuple(f"{_named(side)}: {printable(side.failure.what)}" for side in _sides(pair) if side.failure),
+        failures=tuple(map(_failure, filter(lambda side: side.failure is not None, (pair.before, pair.after)))),
         settings=tuple((printable(s.name), _value(s.before), _value(s.after)) for s in pair.settings),
         findings=tuple(_finding(finding) for finding in pair.findings),
         tables=tuple(table for table in tables if table.rows),
-        notes=(*map(printable, pair.notes), *([UNKNOWN_SAMPLING] if unknown else []), *([SHARED] if bars else [])),
+        notes=(*map(printable, pair.notes), *([SHARED] if bars else [])),
     )
 
 
@@ -94,13 +97,17 @@ def _is_one(found: Diff) -> bool:
     return len(found.pairs) == 1
 
 
-def _sides(pair: Comparison) -> tuple[Side, Side]:
-    return (pair.before, pair.after)
+def _failure(side: Side) -> str:
+    """Which side failed and why; most reasons begin with the path."""
+    what = printable(side.failure.what) if side.failure else ""
+    return what if what.startswith(printable(side.name)) else f"{_named(side)}: {what}"
 
 
 def _named(side: Side) -> str:
     step = side.checkpoint.step if side.checkpoint else None
-    return printable(side.name) + (f" (step {step})" if step is not None else "")
+    more = [f"step {step}"] if step is not None else []
+    more += [f"seed {printable(side.seed)}"] if side.seed else []
+    return printable(side.name) + (f" ({', '.join(more)})" if more else "")
 
 
 def _verdict(side: Side) -> str:
@@ -129,19 +136,33 @@ def _described(side: tuple[str, str, bool] | None) -> str | None:
 
 
 def _table(heading: str, shifts: Sequence[Shift]) -> DiffTable:
-    ordered = sorted(shifts, key=lambda shift: -abs(shift.z)) if all(s.z is not None for s in shifts) else shifts  # type: ignore[arg-type]
-    return DiffTable(title=heading, rows=tuple(map(_row, ordered)))
+    return DiffTable(title=heading, rows=tuple(map(_row, shifts)))
 
 
 def _row(shift: Shift) -> tuple[str, str, str, str, str]:
     before, after = (NOT_MEASURED if e is None else estimate_line(e) for e in (shift.before, shift.after))
-    mark = "¹" if shift.sampling_unknown else ""
     if shift.difference is None:
         return (shift.name, before, after, "", "")
     if shift.error is None:
-        return (shift.name, before, after, number(shift.difference), "")
+        return (shift.name, before, after, number(_rounded(shift)), "")
     difference = " ".join(part for part in with_error(shift.difference, shift.error) if part)
-    return (shift.name + mark, before, after, difference, "" if shift.z is None else number(shift.z, digits=2))
+    return (shift.name, before, after, difference, _z(shift.z))
+
+
+def _rounded(shift: Shift) -> float:
+    """The difference of two bare numbers, without what the last bits make of it."""
+    sizes = [abs(side.value) for side in (shift.before, shift.after) if side is not None and side.value is not None]
+    assert shift.difference is not None
+    return 0.0 if abs(shift.difference) <= SAME * max(sizes) else shift.difference
+
+
+def _z(z: float | None) -> str:
+    """How many standard errors; a number without any differs for certain."""
+    if z is None:
+        return ""
+    if abs(z) <= FAR:
+        return number(z, digits=2)
+    return "exact" if math.isinf(z) else f"{'>' if z > 0 else '<'} {number(math.copysign(FAR, z))}"
 
 
 def _page(page: DiffPage) -> list[list[RenderableType]]:
@@ -195,7 +216,7 @@ def _pair(pair: Comparison) -> tuple[str, str, str]:
     """A line for one of many: where, the verdicts, and what else changed."""
     page = digest(pair)
     step = pair.after.checkpoint.step if pair.after.checkpoint else None
-    where = page.after if pair.before.name == pair.after.name else f"step {step}"
+    where = page.after if pair.before.name == pair.after.name else f"step {step}"  # as they were matched
     changed = sorted((s for s in pair.shifts if s.changed), key=lambda shift: -abs(shift.z or 0.0))
     parts = [f"settings differ: {', '.join(name for name, _, _ in page.settings)}"] if page.settings else []
     if changed:
@@ -212,7 +233,7 @@ def _arrow(shift: Shift) -> str:
 
 def _one_sided(found: Diff) -> list[str]:
     sides = (("before", found.only_before), ("after", found.only_after))
-    return [f"only {side}: {', '.join(map(printable, paths))}" for side, paths in sides if paths]
+    return [f"only {side}: {', '.join(map(_named, found))}" for side, found in sides if found]
 
 
 def _markdown(page: DiffPage) -> list[str]:

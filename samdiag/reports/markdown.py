@@ -105,10 +105,19 @@ def _explained(row: FleetRow) -> str:
         lines += [f"- **found** {prose(row.report.failure.what)}", f"- **do** {prose(row.report.failure.todo)}"]
     said = {hit.message for hit in (*row.hits, *row.gaps, *row.accepted)}
     lines += [_finding(finding, brief=finding.message in said) for finding in row.report.findings]
-    lines += [f"- **change** {_change(advice)}" for advice in row.report.prescription if advice.change is Change.SET]
-    if row.report.schedule is not None:
-        lines.append(f"- **do** {prose(row.report.schedule.kind)}: {prose('; '.join(row.report.schedule.phases))}")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_remedy(row), ""])
+
+
+def _remedy(row: FleetRow) -> list[str]:
+    """What to change: the schedule that does it, else setting by setting; and what would have to be known for more."""
+    report = row.report
+    lines = [f"- **missing** {prose(what)}" for what in report.missing]
+    if report.schedule is not None:
+        done = f"{prose(report.schedule.kind)}: {prose('; '.join(report.schedule.phases))}"
+        lines.append(f"- **do** {done}. {prose(report.schedule.effect)}")
+    held = ", or held throughout" if report.schedule is not None else ""
+    changes = [advice for advice in report.prescription if advice.change is Change.SET]
+    return lines + [f"- **change{held}** {_change(advice)}" for advice in changes]
 
 
 def _finding(row: FindingRow, *, brief: bool) -> str:

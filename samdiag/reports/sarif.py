@@ -104,11 +104,12 @@ def _result(diagnosis: Diagnosis, rule: str, level: str, message: str) -> dict[s
 
 
 def _located(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Where it is: the checkpoint's path as a relative or absolute URI reference."""
+    """Where it is: the path as a relative or absolute URI reference, and a line, without which GitHub shows nothing."""
     if diagnosis.checkpoint is None:
         return {}
     uri = quote(diagnosis.checkpoint.path.encode("utf-8", "surrogatepass"), safe="/")
-    return {"locations": [{"physicalLocation": {"artifactLocation": {"uri": uri}}}]}
+    place = {"artifactLocation": {"uri": uri}, "region": {"startLine": 1, "endLine": 1}}
+    return {"locations": [{"physicalLocation": place}]}
 
 
 def _evidence(finding: Finding) -> Mapping[str, Any]:

@@ -24,12 +24,24 @@ WORDS = {
     Move.DOWN: "falls",
     Move.SAME: "no change over all beyond the error bars",
     Move.SWINGS: "up and down, no change over all",
-    Move.UNKNOWN: "measured fewer than twice",
+    Move.UNKNOWN: "no error bars, or measured only once",
 }
 LEGEND = "↑ ↓ beyond both error bars from the checkpoint before; ± is the 95 % error"
 SEEDS = "; of several seeds the lowest … highest value"
 PLAIN = str.maketrans(
-    {"↑": "^", "↓": "v", "±": "+/-", MINUS: "-", "…": "...", "∞": "inf", "·": "|", "✖": "x", "→": "->", "•": "*"}
+    {
+        "↑": "^",
+        "↓": "v",
+        "±": "+/-",
+        MINUS: "-",
+        "…": "...",
+        "∞": "inf",
+        "·": "|",
+        "✖": "x",
+        "→": "->",
+        "•": "*",
+        "–": "-",
+    }
 )
 _GAP = 3  # columns between two of a table
 _NEW, _OLD = "• ", "  "  # before a verdict: another one than before

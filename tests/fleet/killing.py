@@ -147,13 +147,18 @@ def _run(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve() -> None:
-    import samdiag.cli.app
-    import samdiag.fleet.session
-    import samdiag.pipeline  # noqa: F401
+    import importlib
+    import pkgutil
+
     import torch
-    from samdiag.measure import measuring  # noqa: F401
+
+    import samdiag
 
     torch.set_num_threads(1)
+    for module in pkgutil.walk_packages(samdiag.__path__, "samdiag."):
+        with contextlib.suppress(ImportError):  # of an extra that is not installed
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from samdiag.gates import Baseline, Gate, gate_of, parse_fail_on, parse_requirements
+from samdiag.gates.baseline import _short, _up
 from samdiag.gates.harm import HARM, REPRODUCIBLE, Level, harm, is_worse
 from samdiag.instruments import SolverRun
 from samdiag.outcomes import Outcome
@@ -374,3 +377,22 @@ def test_the_radius_carries_the_error_of_what_divides_it() -> None:
     at_rest = harm(flat, "saddle-slowdown")
     assert at_rest is not None
     assert not is_worse(at_rest, 3.0, 0.0)  # |g| = 0 leaves its error unknown
+
+
+@given(st.floats(allow_nan=False), st.floats(0, 1e300), st.sampled_from([1, -1]))
+def test_no_number_is_worse_than_itself_in_the_file(value: float, error: float, worse: int) -> None:
+    """Six digits of a value and two of an error, rounded up, lose nothing that would make it worse."""
+    now = level(value, error, worse)
+    assert not is_worse(now, _short(value), _up(now.error))
+
+
+@given(st.floats(-1e9, 1e9), st.floats(0, 1e9), st.floats(-1e9, 1e9), st.floats(0, 1e9), st.sampled_from([1, -1]))
+def test_only_one_of_two_is_worse(one: float, error: float, other: float, doubt: float, worse: int) -> None:
+    first, second = level(one, error, worse), level(other, doubt, worse)
+    both = is_worse(first, second.value, second.error), is_worse(second, first.value, first.error)
+    assert both != (True, True)
+    apart = abs(one - other)
+    if any(both):
+        assert apart > error + doubt  # beyond both error bounds
+    elif apart > error + doubt + 2 * REPRODUCIBLE * max(abs(one), abs(other)):
+        assert apart <= (error + doubt) * (1 + 1e-9)  # rounding of the sums alone
