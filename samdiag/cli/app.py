@@ -7,14 +7,19 @@ from typing import Annotated
 import typer
 
 from samdiag.cli.demo import demo
+from samdiag.cli.diff import diff
 from samdiag.cli.info import info
 from samdiag.cli.init import init
 from samdiag.cli.inspect import inspect
+from samdiag.cli.merge import merge
 from samdiag.cli.schema import schema
 from samdiag.cli.spectrum import spectrum
 from samdiag.cli.stamp import stamp
+from samdiag.cli.submit import submit
 from samdiag.cli.sweep import sweep
 from samdiag.cli.treat import treat
+from samdiag.cli.trend import trend
+from samdiag.cli.watch import watch
 
 app = typer.Typer(
     name="samdiag",
@@ -26,6 +31,11 @@ app = typer.Typer(
 )
 app.command()(init)
 app.command()(inspect)
+app.command()(watch)
+app.command()(merge)
+app.command()(trend)
+app.command()(diff)
+app.command()(submit)
 app.command()(info)
 app.command()(sweep)
 app.command()(treat)

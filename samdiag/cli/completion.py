@@ -49,13 +49,14 @@ def media(incomplete: str) -> list[str]:
 
 
 def fail_on(incomplete: str) -> list[str]:
-    """Verdicts, `any` and `never`; after a comma, one more of a list."""
+    """Verdicts, severities, `any` and `never`; after a comma, one more of a list."""
     from samdiag.types import VERDICTS_BY_HARM
 
     head, comma, last = incomplete.rpartition(",")
     said = head.split(",")
     known = [name for name in VERDICTS_BY_HARM if name not in said]
-    return [f"{head}{comma}{name}" for name in _beginning(last, known if comma else (*known, "any", "never"))]
+    words = known if comma else (*known, "error", "warning", "any", "never")
+    return [f"{head}{comma}{name}" for name in _beginning(last, words)]
 
 
 def demos(incomplete: str) -> list[str]:

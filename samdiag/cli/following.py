@@ -16,10 +16,10 @@ from samdiag.cli.streams import complain, progress_line, report_width, say, want
 from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
+    from samdiag.fleet.apart import Apart
     from samdiag.fleet.entries import Entry
     from samdiag.fleet.finding_command import FindingCommand
     from samdiag.fleet.ledger import Ledger
-    from samdiag.fleet.apart import Apart
     from samdiag.fleet.watching import Diagnosed, Event, Watched
     from samdiag.outcomes import Outcome
     from samdiag.preparing import Identity

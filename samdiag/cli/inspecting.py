@@ -255,16 +255,18 @@ class Inspecting:
             self._sink.write(fleet_text.line(outcome, width=self._width, color=self._color))
             return  # a failure's reason is in its line
         elif diagnosis.failure is None:
-            self._write_in_full(diagnosis)
+            self._write_in_full(outcome)
         if diagnosis.failure is not None and (MEDIA[plan.format].streaming or not plan.quiet):
             _complain_of(diagnosis)
 
-    def _write_in_full(self, diagnosis: Diagnosis) -> None:
-        from samdiag.reports import text, theory, training_code
+    def _write_in_full(self, outcome: Outcome) -> None:
+        from samdiag.reports import gate_text, text, theory, training_code
 
         assert self._sink is not None
-        plan = self.plan
+        plan, diagnosis = self.plan, outcome.diagnosis
         self._sink.write(text.render(diagnosis, width=self._width, color=self._color))
+        if gate := gate_text.render(outcome, width=self._width, color=self._color):
+            self._sink.write("\n" + gate)
         if plan.theory:
             self._sink.write("\n" + theory.render(diagnosis, width=self._width, color=self._color))
         if plan.emit is not None and (code := training_code.render(diagnosis)):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+
+import typer
 
 from samdiag.cli import completion
 from samdiag.cli.flags import OUT, flag
@@ -16,7 +20,8 @@ FilesFrom = Annotated[
 ]
 Null = Annotated[bool, flag("-0", "--null", help="In --files-from, paths end with NUL (find -print0).", panel=MANY)]
 Match = Annotated[
-    list[str] | None, flag("--match", help="Only paths that match this glob, or /regular expression/.", panel=MANY)
+    list[str] | None,
+    flag("--match", help="Only paths that match this glob, or /regular expression/.", panel=MANY),
 ]
 Every = Annotated[int | None, flag("--every", help="Only every N-th checkpoint of a run, and its last.", panel=MANY)]
 Last = Annotated[int | None, flag("--last", help="Only the last N checkpoints of a run.", panel=MANY)]
@@ -38,7 +43,8 @@ Workers = Annotated[
 Each = Annotated[bool, flag("--each", help="Of a list, the full text report of each checkpoint.", panel=MANY)]
 
 Require = Annotated[
-    list[str] | None, flag("--require", help="What must hold: 'lambda_max < 200'. May be repeated.", panel=OUT)
+    list[str] | None,
+    flag("--require", help="What must hold: 'lambda_max < 200'. May be repeated.", panel=OUT),
 ]
 BaselineFile = Annotated[
     Path | None, flag("--baseline", help="Only fail on what is new or worse than this file says.", panel=OUT)
@@ -66,6 +72,17 @@ Reports = Annotated[
         panel=OUT,
     ),
 ]
+
+
+def several(context: typer.Context, name: str, given: Sequence[str] | None) -> list[str] | None:
+    """What a repeatable option was given; in its SAMDIAG_* variable there are semicolons between the texts.
+
+    (The parser splits a variable at blanks, which a requirement is full of.)
+    """
+    source = context.get_parameter_source(name)
+    if source is None or source.name != "ENVIRONMENT":
+        return None if given is None else list(given)
+    return [part.strip() for part in os.environ[f"SAMDIAG_{name.upper()}"].split(";") if part.strip()]
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...]:

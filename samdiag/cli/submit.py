@@ -88,9 +88,9 @@ def submit(
             memory=mem,
             setup=setup or (),
         )
-        say_unless_quiet = (lambda _text: None) if quiet or flags.quiet_variable() else say
-        for note in notes:
-            say_unless_quiet(f"note: {note}")
+        quiet = quiet or flags.quiet_variable()
+        for note in () if quiet else notes:
+            say(f"note: {note}")
         call = _Submit(asked=asked, desk=desk, wanted=wanted, num_entries=len(entries), quiet=quiet)
         code = call.go(wait)
     raise typer.Exit(code)

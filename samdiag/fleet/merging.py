@@ -29,7 +29,7 @@ from pathlib import Path, PurePath
 from typing import IO, Any
 
 from samdiag.errors import UsageError
-from samdiag.fleet.listing import natural
+from samdiag.formats.steps import natural
 from samdiag.fleet.saved_lines import Key, Line, Scan
 from samdiag.quoting import listed, shown
 from samdiag.records import parse_record

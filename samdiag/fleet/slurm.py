@@ -270,9 +270,9 @@ def _ended(one: Submitted) -> Ended:
 
     try:
         code = one.job.result()
-    except UncompletedJobError as error:  # no result, or an exception in place of one
+    except UncompletedJobError:  # no result, or an exception in place of one: the log says more
         state = str(getattr(one.job, "state", "")) or "unknown"
-        return Ended(of=one, exit_code=None, death=f"state {state}: {shown(str(error).strip().splitlines()[-1])}")
+        return Ended(of=one, exit_code=None, death=f"left no result (state {shown(state)})")
     return Ended(of=one, exit_code=code, death=None if code in ANSWERED else how_it_ended(code))
 
 

@@ -124,9 +124,8 @@ def as_count(value: object) -> int | None:
 
 def _scalar(tensor: Any) -> object:
     """The value of a dense tensor of one element; None of another."""
-    import torch
-
-    plain = tensor.numel() == 1 and tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+    dense = str(tensor.layout) == "torch.strided" and not tensor.is_meta and not tensor.is_quantized
+    plain = dense and tensor.numel() == 1
     return tensor.item() if plain else None
 
 

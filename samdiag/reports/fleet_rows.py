@@ -70,6 +70,7 @@ class FleetRow:
         numbers: one cell for each of NUMBERS.
         hits, gaps, accepted: of the gate.
         reason: one line: why it was not examined, or what the finding behind the verdict says.
+        todo: what to do where it was not examined, in lines; none where it was.
         seconds: that its diagnosis took.
         versions: (name, version) of samdiag and of what it ran on.
     """
@@ -86,6 +87,7 @@ class FleetRow:
     gaps: tuple[HitRow, ...]
     accepted: tuple[HitRow, ...]
     reason: str
+    todo: tuple[str, ...]
     seconds: float
     versions: tuple[tuple[str, str], ...]
 
@@ -196,6 +198,7 @@ def fleet_row(outcome: Outcome) -> FleetRow:
         gaps=_hits(outcome.gaps),
         accepted=_hits(outcome.accepted),
         reason=_reason(diagnosis, report),
+        todo=todo_lines(diagnosis),
         seconds=sum(diagnosis.timings.values()) if "total" not in diagnosis.timings else diagnosis.timings["total"],
         versions=_versions(diagnosis),
     )
@@ -240,6 +243,12 @@ def _reason(diagnosis: Diagnosis, report: DigestedReport) -> str:
         return report.failure.what.removeprefix(f"{report.subject}: ") if report.subject else report.failure.what
     said = next((row for row in report.findings if row.verdict == report.verdict), None)
     return said.message if said is not None else report.meaning
+
+
+def todo_lines(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """What to do about a failure: a line, and below it what is to be written where, if anything."""
+    lines = diagnosis.failure.todo.splitlines() if diagnosis.failure is not None else []
+    return tuple(printable(line) for line in lines if line.strip())
 
 
 def _disagreements(pairs: Sequence[tuple[Diagnosis, FleetRow]]) -> tuple[Disagreement, ...]:

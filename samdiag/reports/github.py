@@ -62,9 +62,9 @@ def _commands(row: FleetRow) -> list[str]:
     lines = [annotate(hit) for hit in row.hits]
     lines += [annotate(gap, " left open", "warning") for gap in row.gaps]
     if row.mark is Mark.OPEN and not row.gaps:
-        todo = f"; {row.report.failure.todo}" if row.report.failure else ""
         level = "error" if row.report.failure else "warning"
-        lines.append(command(level, f"{row.reason}{todo}", file=row.path, title=f"{row.path}: {row.verdict}"))
+        message = "; ".join([row.reason, *row.todo])
+        lines.append(command(level, message, file=row.path, title=f"{row.path}: {row.verdict}"))
     return lines + [annotate(hit, " accepted by the baseline", "notice") for hit in row.accepted]
 
 

@@ -72,9 +72,8 @@ def _case(suite: Element, row: FleetRow) -> None:
         names = ", ".join(hit.name for hit in row.hits) or row.verdict
         _element(case, "failure", "\n".join(row.why), type=names, message=_first(row))
     elif row.mark is Mark.OPEN:
-        todo = [row.report.failure.todo] if row.report.failure else []
         names = ", ".join(gap.name for gap in row.gaps) or row.verdict
-        _element(case, "error", "\n".join([*row.why, *todo]), type=names, message=_first(row))
+        _element(case, "error", "\n".join([*row.why, *row.todo]), type=names, message=_first(row))
     _element(case, "system-out", "\n".join(_numbers(row)))
 
 

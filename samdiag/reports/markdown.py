@@ -102,7 +102,8 @@ def _explained(row: FleetRow) -> str:
     for title, hits in (("fails", row.hits), ("left open", row.gaps), ("accepted by the baseline", row.accepted)):
         lines += [f"- **{title}** {prose(hit.name)}: {prose(hit.message)}" for hit in hits]
     if row.report.failure is not None:
-        lines += [f"- **found** {prose(row.report.failure.what)}", f"- **do** {prose(row.report.failure.todo)}"]
+        lines.append(f"- **found** {prose(row.reason)}")
+    lines += [f"- **do** {prose(line)}" if n == 0 else f"  - {code(line)}" for n, line in enumerate(row.todo)]
     said = {hit.message for hit in (*row.hits, *row.gaps, *row.accepted)}
     lines += [_finding(finding, brief=finding.message in said) for finding in row.report.findings]
     return "\n".join([*lines, *_remedy(row), ""])

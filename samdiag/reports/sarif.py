@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from samdiag.outcomes import Hit, HitKind, Outcome
 from samdiag.reports.escape import printable
-from samdiag.reports.fleet_rows import num_checkpoints
+from samdiag.reports.fleet_rows import num_checkpoints, todo_lines
 from samdiag.reports.words import words_for
 from samdiag.types import VERDICTS_BY_HARM, Diagnosis, Finding, Severity
 
@@ -123,7 +123,7 @@ def _evidence(finding: Finding) -> Mapping[str, Any]:
 def _notifications(diagnosis: Diagnosis) -> Iterator[dict[str, Any]]:
     failure = diagnosis.failure
     if failure is not None:
-        yield _notification(f"{printable(failure.what)}; {printable(failure.todo)}") | _located(diagnosis)
+        yield _notification("; ".join([printable(failure.what), *todo_lines(diagnosis)])) | _located(diagnosis)
 
 
 def _notification(text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = "_.-~=+*#"  # of growing weight, where the terminal has no blocks
 GAP = " "
-DECADES = 2.0  # spanned from which on a linear scale would show the largest values and nothing else
+DECADES = 1.5  # spanned from which on a linear scale would show the largest values and nothing else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

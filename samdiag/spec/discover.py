@@ -131,8 +131,9 @@ def _artifact_origins(checkpoint: Checkpoint, warnings: list[str], *, user_spec:
 
 def _gated_rho(settings: Mapping[str, Setting]) -> Iterator[str]:
     """A warning where a gate was asked for and the checkpoint itself chooses the radius that it is judged at."""
-    gate, rho = settings.get("gate.fail_on"), settings.get("sam.rho")
-    if gate is None or gate.value is None or rho is None or rho.trust is not Trust.ARTIFACT:
+    rho = settings.get("sam.rho")
+    gated = any(name in settings and settings[name].value for name in ("gate.fail_on", "gate.require"))
+    if not gated or rho is None or rho.trust is not Trust.ARTIFACT:
         return
     yield f"rho = {rho.value:g} ({rho.source}) is the checkpoint's own word, and it is judged by it: say --rho yourself"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,8 @@ def test_explain_shows_every_column_and_runs_nothing(work: Path, inspect: Run) -
 
 
 def test_explain_of_several(work: Path, inspect: Run) -> None:
-    ran = inspect(A, A, *HONEST, "--explain")
+    shutil.copy(work / A, work / "b.safetensors")
+    ran = inspect(A, "b.safetensors", *HONEST, "--explain")
     assert ran.code == 0
     assert ran.out.count("sam.rho") == 2
 

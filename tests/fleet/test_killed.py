@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import pytest
 from samdiag.fleet.appending import RecordFile
 from samdiag.records import read_records
 
-from .checkpoints import write_checkpoint, write_run
+from .checkpoints import STAMP, write_checkpoint, write_run
 from .killing import Ended, Runs
 
 NOT_RESULTS = ("timings", "environment")
@@ -280,39 +279,61 @@ def test_one_that_is_written_anew_is_diagnosed_anew(
 def test_checkpoints_that_are_written_over_while_they_are_read(
     runs: Runs, tmp_path: Path, ledger: Path, whole: Whole, names: list[str]
 ) -> None:
-    """Each record is of one of the two contents, numbers and all, or says that the file changed."""
-    paths = [tmp_path / name for name in names[1:]]
-    contents = [(whole.folder / name).read_bytes() for name in names[1:3]]
-    expected = {found["checkpoint"]["fingerprint"]: found for found in whole.results.values()}
+    """Each record is of one of the contents, numbers and all, or says what was wrong with the file just then.
+
+    The contents differ in size: within one tick of the file system's clock nothing else tells them apart.
+    """
+    contents = sized(tmp_path, whole)
     over = threading.Event()
 
     def disturb() -> None:
         for turn in itertools.count():
-            if over.is_set():
-                return
-            for path in paths:  # as a training that writes into the same file does: empty, then part by part
+            for name in names[1:]:  # as a training that writes into the same file does: empty, then part by part
                 content = contents[turn % 2]
-                with path.open("wb", buffering=0) as file:
+                with (tmp_path / name).open("wb", buffering=0) as file:
                     file.write(content[:50])
                     file.write(content[50:])
-            time.sleep(0.001)
+                if over.wait(0.002):
+                    return
 
+    found: list[dict[str, Any]] = []
+    expected = numbers_of(runs, tmp_path, contents)
     writer = threading.Thread(target=disturb)
     writer.start()
-    kinds: collections.Counter[bool] = collections.Counter()
     try:
-        for _ in range(10):
+        for _ in range(20):
             ended = resumed(runs, tmp_path, names[1:])
             assert ended.code in {0, 1, 3}, (ended.code, ended.err)
-            for line in ledger.read_text().splitlines():
-                found = json.loads(line)
-                if found["failure"] is None:
-                    same = expected[found["checkpoint"]["fingerprint"]]
-                    assert found["measurements"]["lambda_max"] == same["measurements"]["lambda_max"]
-                kinds[found["failure"] is None] += 1
+            found += [json.loads(line) for line in ledger.read_text().splitlines()]
             ledger.unlink()
     finally:
         over.set()
         writer.join()
-    assert kinds.total() == 10 * COUNT
-    assert kinds[False] > 0  # else nothing was disturbed
+    assert len(found) == 20 * COUNT
+    good = [one for one in found if one["failure"] is None]
+    assert 0 < len(good) < len(found), "nothing was disturbed, or everything"
+    assert {one["failure"]["exit_code"] for one in found if one["failure"]} == {3}
+    for one in good:
+        assert one["measurements"]["lambda_max"] == expected[one["checkpoint"]["fingerprint"]]
+
+
+def sized(folder: Path, whole: Whole) -> list[bytes]:
+    """Two checkpoints' files, of different sizes."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    contents = []
+    for i, name in enumerate(whole.names[1:3]):
+        path = folder / f"sized-{i}.safetensors"
+        more = {"samdiag": json.dumps(STAMP), "note": "x" * 100 * i}
+        save_file({"w": load_file(whole.folder / name)["w"].to(torch.float64)}, path, metadata=more)
+        contents.append(path.read_bytes())
+    return contents
+
+
+def numbers_of(runs: Runs, folder: Path, contents: list[bytes]) -> dict[str, Any]:
+    """The largest eigenvalue by fingerprint."""
+    names = [f"sized-{i}.safetensors" for i in range(len(contents))]
+    assert runs(folder, "inspect", *names, "--resume", "sized.jsonl", "-qq").code in {0, 1}
+    found = results(folder / "sized.jsonl").values()
+    return {one["checkpoint"]["fingerprint"]: one["measurements"]["lambda_max"] for one in found}

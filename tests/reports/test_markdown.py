@@ -13,6 +13,7 @@ from samdiag.outcomes import Outcome
 from samdiag.reports import markdown
 from samdiag.reports.escape import printable
 from samdiag.reports.markdown_escape import cell, code, prose
+from samdiag.types import Failure
 from tests.hostile.printing import PRINTED
 
 from .fleet_samples import at, fleet, hit, hostile_outcomes
@@ -109,6 +110,15 @@ def test_the_change_is_said_from_and_to() -> None:
     shown = markdown.render(fleet())
     assert "- **change** rho: 0.5 → **0.134** (allowed ≤ 0.1343), bound by saddle trap." in shown
     assert "**change** batch size" not in shown  # it is kept
+
+
+def test_what_to_write_is_shown_line_by_line() -> None:
+    todo = 'write into samdiag.toml:\n\n  model = { timm = "resnet18" }\n  data = "train:data"'
+    failure = Failure(what="a.pt: nobody says what model this is", todo=todo, exit_code=2)
+    failed = at("a.pt", measurements=None, findings=(), prescription=None, failure=failure)
+    shown = markdown.render([Outcome(diagnosis=failed, exit_code=2)])
+    assert "- **found** nobody says what model this is\n- **do** write into `samdiag.toml:`\n" in shown
+    assert '  - `  model = { timm = "resnet18" }`\n  - `  data = "train:data"`' in shown
 
 
 def test_all_passing_is_short() -> None:

@@ -40,7 +40,7 @@ def test_decades_are_drawn_by_their_logarithm() -> None:
     assert drawn.text == "▁▅█"
     assert sparkline([-1e-8, -1e-5, -1.0]).text == "█▆▁"
     assert not sparkline([-1.0, 1e-4]).logarithmic
-    assert not sparkline([1.0, 50.0]).logarithmic
+    assert not sparkline([1.0, 20.0]).logarithmic
 
 
 def test_the_ends_are_told() -> None:
