@@ -89,7 +89,10 @@ class Following:
             with self.stop.answering():
                 for event in watch(self.watched, means, SystemClock()):
                     failed = self._answer(event) or failed
-                    if self.stop.asked or (failed and self.exit_on_finding):
+                    if failed and self.exit_on_finding:
+                        self._tell("samdiag: the watch ends: a checkpoint fails the gate (--exit-on-finding)")
+                        break
+                    if self.stop.asked:
                         break
         except KeyboardInterrupt:
             self.stop.asked = True

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samdiag.cli import flags, list_flags
+from samdiag.cli import flags
 from samdiag.cli.list_progress import list_progress
+from samdiag.cli.passing_on import Asked, list_paths, read
 from samdiag.cli.streams import say, steady_streams, told
 from samdiag.errors import EXIT_UNDECIDED, EXIT_USAGE, UsageError
 from samdiag.quoting import listed
 from samdiag.suggesting import did_you_mean
 
 if TYPE_CHECKING:
-    from samdiag.fleet.slurm import Desk, Ended, Submitted, Wanted
+    from samdiag.fleet.desk import Desk
+    from samdiag.fleet.slurm import Ended, Submitted, Wanted
 
 JOBS = "Jobs"
 LIST = ("checkpoints", "files_from", "null", "match", "every", "last")  # the list is made once, here
 AT_THE_END = ("fail_on", "require", "baseline", "strict_spec", "report", "format", "output")  # `merge` has them too
-NOT_HERE = {  # of `inspect`: why not
-    "shard": "the shares are dealt out by --jobs",
-    "resume": "every job has a ledger of its own in --folder",
-    "explain": "it measures nothing",
-    "emit": "it is for one checkpoint",
-    "update_baseline": "the jobs would write one file",
-}
 
 
 def submit(
@@ -67,7 +62,8 @@ def submit(
     """
     steady_streams()
     with told():
-        from samdiag.fleet.slurm import CLUSTERS, Desk, Wanted
+        from samdiag.fleet.desk import Desk
+        from samdiag.fleet.slurm import CLUSTERS, Wanted
 
         if cluster not in CLUSTERS:
             what = f"--cluster {cluster!r} is unknown{did_you_mean(cluster, CLUSTERS)}"
@@ -75,8 +71,8 @@ def submit(
         for name, number in (("jobs", jobs), ("timeout-min", timeout_min), ("cpus", cpus), ("mem", mem)):
             if number is not None and number <= 0:
                 raise UsageError(f"--{name} {number} is not positive", f"give a positive number: --{name} 4")
-        asked = _read(inspection)
-        entries, notes = _listed(asked)
+        asked = read(inspection)
+        entries, notes = list_paths(asked)
         paths = tuple(dict.fromkeys(entries))
         desk = Desk(folder=folder.absolute(), paths=paths, count=min(jobs, len(paths)))
         wanted = Wanted(
@@ -97,100 +93,10 @@ def submit(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """The options of `inspect` that were said, by name, and how each is written on a command line."""
-
-    values: Mapping[str, Any]
-    written: Mapping[str, tuple[str, ...]]
-
-    def without(self, names: Sequence[str]) -> Iterator[str]:
-        """The words of all the others."""
-        return (word for name, words in self.written.items() if name not in names for word in words)
-
-    def only(self, names: Sequence[str]) -> Iterator[str]:
-        """The words of these."""
-        return (word for name in names for word in self.written.get(name, ()))
-
-
-def _read(words: Sequence[str]) -> _Asked:
-    """The command line of `inspect`, so that a slip is seen before anything is submitted.
-
-    Raises:
-        UsageError: one of its options has no meaning for jobs.
-    """
-    from samdiag.cli.inspect import inspect
-
-    alone = typer.Typer(add_completion=False)
-    alone.command()(inspect)
-    command = typer.main.get_command(alone)
-    try:
-        context = command.make_context("samdiag inspect", list(words))
-    except Exception as error:
-        if (said_of := getattr(error, "format_message", None)) is None:  # no slip of the command line
-            raise
-        raise UsageError(said_of(), "see samdiag inspect --help") from error
-    said = [
-        option
-        for option in command.params
-        if option.name is not None
-        and (source := context.get_parameter_source(option.name)) is not None
-        and source.name == "COMMANDLINE"
-    ]
-    for option in said:
-        if option.name in NOT_HERE:
-            raise UsageError(f"{option.opts[0]} cannot be submitted: {NOT_HERE[option.name]}", "leave it out")
-    _check_gate(context.params)
-    return _Asked(
-        values=context.params,
-        written={str(option.name): tuple(_words(option, context.params[str(option.name)])) for option in said},
-    )
-
-
-def _check_gate(values: Mapping[str, Any]) -> None:
-    """Nothing, or UsageError where the gate at the end would be refused."""
-    from samdiag.gates import load_baseline, parse_fail_on, parse_requirements
-    from samdiag.reports.media import medium
-
-    parse_fail_on(None if values["fail_on"] is None else flags.parse_names(values["fail_on"]))
-    parse_requirements(values["require"])
-    medium(values["format"])
-    if values["baseline"] is not None:
-        load_baseline(values["baseline"])
-
-
-def _words(option: Any, value: Any) -> Iterator[str]:
-    """An option as it is written on a command line."""
-    if option.param_type_name == "argument":
-        yield from value
-    elif isinstance(value, bool):
-        yield max(option.opts if value else option.secondary_opts, key=len)
-    else:
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            yield f"{max(option.opts, key=len)}={one}"
-
-
-def _listed(asked: _Asked) -> tuple[tuple[str, ...], Sequence[str]]:
-    """The path of each entry, in order, and notes about the list."""
-    from samdiag.fleet.listing import list_entries
-
-    values = asked.values
-    found = list_entries(
-        values["checkpoints"] or [],
-        files_from=values["files_from"],
-        null=values["null"],
-        match=values["match"] or [],
-        every=values["every"],
-        last=values["last"],
-        seeds=list_flags.parse_seeds(values["seeds"]),
-    )
-    return tuple(entry.path for entry in found.entries), found.notes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Submit:
     """One call."""
 
-    asked: _Asked
+    asked: Asked
     desk: Desk
     wanted: Wanted
     num_entries: int
@@ -231,7 +137,8 @@ class _Submit:
         return ShardJob(arguments=tuple(words), folder=str(Path.cwd()), num_threads=threads)
 
     def _follow(self, submitted: Sequence[Submitted]) -> list[Ended]:
-        from samdiag.fleet.slurm import Tally, follow
+        from samdiag.fleet.desk import Tally
+        from samdiag.fleet.slurm import follow
 
         tally = Tally([self.desk.records(one.shard.index) for one in submitted])
         ended = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samdiag.cli import completion, flags
+from samdiag.cli import completion, flags, list_flags
 from samdiag.cli.following import Following, Judge
 from samdiag.cli.streams import steady_streams, told
 from samdiag.errors import UsageError
@@ -36,10 +36,7 @@ def watch(
     ],
     rho: Annotated[str | None, flags.flag("--rho", help="SAM's radius.", panel=flags.SAM)] = None,
     config: flags.Config = None,
-    match: Annotated[
-        list[str] | None,
-        flags.flag("--match", help="Only these: a glob or a /regular expression/; repeatable.", panel=WHAT),
-    ] = None,
+    match: list_flags.Match = None,
     interval: Annotated[str, flags.flag("--interval", help="Between two looks at the folders.", panel=WHAT)] = "10s",
     settle: Annotated[
         str, flags.flag("--settle", help="A checkpoint's files must not have changed for so long.", panel=WHAT)
@@ -75,17 +72,9 @@ def watch(
             autocompletion=completion.fail_on,
         ),
     ] = None,
-    require: Annotated[
-        list[str] | None,
-        flags.flag("--require", help="What must hold, e.g. 'lambda_max < 200'; repeatable.", panel=flags.OUT),
-    ] = None,
-    baseline: Annotated[
-        Path | None, flags.flag("--baseline", help="Fail only on what is new, or worse than in it.", panel=flags.OUT)
-    ] = None,
-    strict_spec: Annotated[
-        bool | None,
-        flags.flag("--strict-spec/--no-strict-spec", help="Do not rely on the checkpoint's own rho.", panel=flags.OUT),
-    ] = None,
+    require: list_flags.Require = None,
+    baseline: list_flags.BaselineFile = None,
+    strict_spec: list_flags.StrictSpec = False,
     exit_on_finding: Annotated[
         bool, flags.flag("--exit-on-finding", help="End with 1 at the first that fails the gate.", panel=flags.OUT)
     ] = False,
@@ -116,7 +105,7 @@ def watch(
         code = _watch(
             _watched(
                 folders,
-                match=match,
+                match=list_flags.several(context, "match", match),
                 interval=flags.seconds(interval, "--interval"),
                 settle=flags.seconds(settle, "--settle"),
                 overdue=flags.seconds(overdue, "--overdue"),
@@ -130,7 +119,7 @@ def watch(
                 "sources": flags.from_environment(context, overrides),
                 "config": config,
             },
-            judge=_judge(fail_on, require, baseline, strict_spec),
+            judge=_judge(fail_on, list_flags.several(context, "require", require), baseline, strict_spec or None),
             command=_command(on_finding, flags.seconds(on_finding_timeout, "--on-finding-timeout")),
             history=history,
             format=format,

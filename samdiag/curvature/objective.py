@@ -256,7 +256,12 @@ class Objective:
 
     def gradient_of(self, pieces: list[tuple[Any, int]]) -> tuple[float, Tensor]:
         """Mean loss and gradient [num_params] in float64 of other batches, each with its sample count."""
-        total, samples = 0.0, sum(count for _, count in pieces)
+        samples = sum(count for _, count in pieces)
+        if len(pieces) == 1:  # the step of a training run
+            value, own = self._gradient(Piece(*pieces[0]))
+            self.num_gradients += samples / self.num_samples
+            return value, own.double()
+        total = 0.0
         gradient = torch.zeros(self.num_params, dtype=torch.float64, device=self.device)
         for data, count in pieces:
             value, own = self._gradient(Piece(data, count))
@@ -267,11 +272,14 @@ class Objective:
 
     def _gradient(self, piece: Piece) -> tuple[float, Tensor]:
         value, grads = self.function.gradient(piece.data)
+        present = [dense(g).reshape(-1) for g in grads if g is not None]
+        if len(present) == len(grads):
+            return float(value), torch.cat(present)
         own = torch.zeros_like(self.flat)
         for view, g in zip(self.function.views(own), grads, strict=True):
             if g is not None:
                 view.copy_(dense(g))
-        return float(value.double()), own
+        return float(value), own
 
     def product(self, vector: Tensor, each: PerBatch | None = None, *, out: Tensor | None = None) -> Tensor:
         """Hessian times `vector` [num_params] at the current point, without waiting for the device.

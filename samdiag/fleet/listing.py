@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from samdiag.errors import UsageError
+from samdiag.errors import CannotDecide, UsageError
 from samdiag.fleet import patterns
 from samdiag.fleet.entries import Entry
 from samdiag.formats import tree
+from samdiag.formats.folder import list_folder
+from samdiag.formats.refused_folders import folder_refusal
 from samdiag.formats.steps import NamedStep, Unit, named_step, natural
 from samdiag.formats.training_state import TRAINER_STATE
 from samdiag.quoting import listed, shown
@@ -183,6 +185,9 @@ def _add_folder(path: str, gathered: _Gathered, *, named: bool = True) -> None:
     gathered.many = True
     found = tree.search(path)
     if named and not found.found:
+        if isinstance(folder_refusal(list_folder(Path(path))), CannotDecide):
+            gathered.candidates.append(_candidate(path, named=True))  # a known kind: its record says what to do
+            return
         looked = f"; {listed(found.unlike, 3)}: no content of a checkpoint" if found.unlike else ""
         closed = f"; {listed([p for p, _ in found.unreadable], 3)} cannot be read" if found.unreadable else ""
         what = f"{shown(path)} holds no checkpoint, nor does any folder in it{looked}{closed}"

@@ -22,15 +22,15 @@ import shutil
 import stat
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
 
 from samdiag.errors import UsageError
-from samdiag.formats.steps import natural
 from samdiag.fleet.saved_lines import Key, Line, Scan
+from samdiag.formats.steps import natural
 from samdiag.quoting import listed, shown
 from samdiag.records import parse_record
 from samdiag.types import VERDICTS_BY_HARM, Diagnosis
@@ -48,7 +48,6 @@ class Row:
         source: which file.
         line: its place there.
         verdict, failed: what it says.
-        content: a hash of what it says of the weights; two runs of the same have the same.
         seed: that it was measured with; None: it does not say.
         order: its place in the list.
     """
@@ -57,7 +56,6 @@ class Row:
     line: Line
     verdict: str
     failed: bool
-    content: bytes
     seed: int | None
     order: tuple[Any, ...]
 
@@ -84,7 +82,7 @@ class Merged:
     def texts(self) -> Iterator[bytes]:
         """Every record as it stands in its file, without a line's end."""
         for row in self.rows:
-            yield os.pread(self.descriptors[row.source], row.line.length, row.line.offset)
+            yield _text(row, self.descriptors)
 
     def diagnoses(self) -> Iterator[tuple[Diagnosis, int | None]]:
         """Every record, and its seed where the same checkpoint was asked about with several.
@@ -117,7 +115,7 @@ def merging(paths: Sequence[Path]) -> Iterator[Merged]:
             rows += [_row(source, line, document) for line, document in found]
             if found.whole < os.fstat(descriptor).st_size:
                 notes.append(f"the last line of {shown(path)} was torn in its write and is left out")
-        kept, differing = _union(rows)
+        kept, differing = _union(rows, lambda row: _content(json.loads(_text(row, descriptors))))
         yield Merged(
             paths=tuple(paths),
             rows=tuple(sorted(kept, key=lambda row: row.order)),
@@ -169,6 +167,10 @@ def _on_one_line(text: bytes, path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
+def _text(row: Row, descriptors: Sequence[int]) -> bytes:
+    return os.pread(descriptors[row.source], row.line.length, row.line.offset)
+
+
 def _row(source: int, line: Line, document: Mapping[str, Any]) -> Row:
     setting = (document.get("settings") or {}).get("measure.seed")
     seed = setting.get("value") if isinstance(setting, dict) else None
@@ -179,7 +181,6 @@ def _row(source: int, line: Line, document: Mapping[str, Any]) -> Row:
         line=line,
         verdict=str(document.get("verdict")),
         failed=document.get("failure") is not None,
-        content=_content(document) if line.finished else b"",
         seed=seed,
         order=_order(line.key.path, step if isinstance(step, int) else None, seed),
     )
@@ -201,8 +202,11 @@ def _order(path: str, step: int | None, seed: int | None) -> tuple[Any, ...]:
     return (natural(str(name.parent)), step is None, step or 0, natural(name.name), seed or 0)
 
 
-def _union(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
-    """The rows that stay, and a line for each kind of difference."""
+def _union(rows: Iterable[Row], content: Callable[[Row], bytes]) -> tuple[list[Row], list[str]]:
+    """The rows that stay, and a line for each kind of difference.
+
+    `content` is asked only where there are several records of the same, because it reads them again.
+    """
     finished: dict[Key, list[Row]] = defaultdict(list)
     unfinished: list[Row] = []
     for row in rows:
@@ -210,15 +214,17 @@ def _union(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
             finished[row.key].append(row)
         else:
             unfinished.append(row)
-    kept = _newest(_chosen(same) for same in finished.values())
-    return [*kept, *_still_open(unfinished, kept)], _differences(finished.values())
+    several = [[(row, content(row)) for row in same] for same in finished.values() if len(same) > 1]
+    single = [same[0] for same in finished.values() if len(same) == 1]
+    kept = _newest([*single, *map(_chosen, several)])
+    return [*kept, *_still_open(unfinished, kept)], _differences(several)
 
 
-def _chosen(same: Sequence[Row]) -> Row:
+def _chosen(same: Sequence[tuple[Row, bytes]]) -> Row:
     """Of records of the same diagnosis the most harmful; of equally harmful ones the last, but the first of equals."""
-    worst = min(map(_harm, same))
-    last = [row for row in same if _harm(row) == worst][-1]
-    return next(row for row in same if row.content == last.content)
+    worst = min(_harm(row) for row, _ in same)
+    _, last = [(row, content) for row, content in same if _harm(row) == worst][-1]
+    return next(row for row, content in same if content == last)
 
 
 def _harm(row: Row) -> int:
@@ -250,16 +256,17 @@ def _still_open(unfinished: Iterable[Row], finished: Iterable[Row]) -> list[Row]
     return list(left.values())
 
 
-def _differences(groups: Iterable[Sequence[Row]]) -> list[str]:
+def _differences(groups: Iterable[Sequence[tuple[Row, bytes]]]) -> list[str]:
     """Where runs of the same say different things: one line for verdicts, one for numbers."""
     verdicts: list[str] = []
     numbers: list[str] = []
     for same in groups:
-        said = list(dict.fromkeys(row.verdict for row in same))
+        path = same[0][0].key.path
+        said = list(dict.fromkeys(row.verdict for row, _ in same))
         if len(said) > 1:
-            verdicts.append(f"{same[0].key.path} ({', '.join(said)})")
-        elif len({row.content for row in same}) > 1:
-            numbers.append(same[0].key.path)
+            verdicts.append(f"{path} ({', '.join(said)})")
+        elif len({content for _, content in same}) > 1:
+            numbers.append(path)
     notes = []
     if verdicts:
         notes.append(

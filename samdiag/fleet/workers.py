@@ -1,8 +1,9 @@
 """Several processes for one list: results in its order, and a process that dies costs one entry.
 
 Own code on top of `multiprocessing`, because the pools that exist do not fit: when one process dies,
-`ProcessPoolExecutor` and loky declare the whole pool broken and every entry in flight lost, and none of them gives
-each process its own GPU. What is needed is one pipe per process, and one entry in it at a time.
+`ProcessPoolExecutor` and loky declare the whole pool broken and every entry in flight lost; pebble loses one entry, but
+as the others do it starts all its processes alike, so that none can have a GPU of its own. What is needed is one pipe
+per process, and one entry in it at a time.
 """
 
 from __future__ import annotations

@@ -40,6 +40,9 @@ BESIDE = (
     )
 )
 ZIP_NAME = slice(26, 28)  # of a local file header: the length of its name, which begins at byte 30
+REFUSED = frozenset(  # Megatron-LM's, TensorFlow's, Orbax's, a pipeline of diffusers: what to do with each is said
+    ("latest_checkpointed_iteration.txt", "saved_model.pb", "_CHECKPOINT_METADATA", "model_index.json")
+)
 OWN_FILES = ((b'"ritz_vectors"', b"samdiag-ritz-vectors"), (b'"inputs"', b'"targets"'))  # --warm-start's; data
 
 
@@ -133,7 +136,9 @@ def _is_checkpoint(listed: _Listed) -> bool:
     `step-100.safetensors` they are one checkpoint of several.
     """
     folder = listed.folder
-    if any(DEEPSPEED_FILE.fullmatch(name) or name.endswith(".distcp") for name in folder.names):
+    if folder.names & REFUSED or any(
+        DEEPSPEED_FILE.fullmatch(name) or name.endswith(".distcp") for name in folder.names
+    ):
         return True
     known = {name: registry.load(entry) for name, entry in registry.FOLDERS.items()}
     kinds = [name for name, entry in known.items() if _recognises(entry, folder)]

@@ -62,7 +62,8 @@ def solve(objective: Objective, search: Search) -> tuple[KrylovSpectrum, SolverR
     """The extremal Ritz pairs at the objective's present point, and how they were come by."""
     capacity = _capacity(objective, search)
     lead = ""
-    if search.solver != "lanczos" and not search.rough and objective.num_params > DENSE_LIMIT:
+    cheap = search.solver == "auto" and objective.united  # finding a lead costs more than the products it saves
+    if search.solver != "lanczos" and not search.rough and objective.num_params > DENSE_LIMIT and not cheap:
         found = _solve_led(objective, search, capacity)
         if not isinstance(found, str):
             return found

@@ -247,7 +247,7 @@ def _reason(diagnosis: Diagnosis, report: DigestedReport) -> str:
 
 def todo_lines(diagnosis: Diagnosis) -> tuple[str, ...]:
     """What to do about a failure: a line, and below it what is to be written where, if anything."""
-    lines = diagnosis.failure.todo.splitlines() if diagnosis.failure is not None else []
+    lines = diagnosis.failure.todo.split("\n") if diagnosis.failure is not None else []
     return tuple(printable(line) for line in lines if line.strip())
 
 

@@ -17,14 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from safetensors.torch import save
-from typer.testing import CliRunner
 
-from samdiag.cli.watch import watch
 from samdiag.errors import CannotDecide
 from samdiag.fleet.session import Session
-from tests.cli.conftest import INTERRUPTIBLE, Ran, network
+from tests.cli.conftest import CALL, Ran, Run, network
 
 QUICK = ("--settle", "0.05", "--interval", "0.05")
 SADDLE = ("--problem", "problems.py:saddle", "--rho", "0.6", "--variant", "usam")
@@ -34,28 +31,12 @@ CALL = (
 )
 WRITE = "import sys; open('told.jsonl', 'a').write(sys.stdin.read())"
 
-Watch = Callable[..., Ran]
-
 
 @pytest.fixture
-def watching(work: Path, monkeypatch: pytest.MonkeyPatch) -> Watch:
+def watching(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`samdiag watch …` in this process, diagnoses included: to start another one for each test takes seconds."""
     monkeypatch.setattr("samdiag.fleet.apart.Apart", Session)
-    return in_this_process()
-
-
-def in_this_process() -> Watch:
-    """`samdiag watch …` with whatever makes its diagnoses."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(watch)
-
-    def call(*arguments: object) -> Ran:
-        result = CliRunner().invoke(app, [str(item) for item in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise AssertionError(f"escaped: {result.exception!r}") from result.exception
-        return Ran(code=result.exit_code, out=result.stdout, err=result.stderr)
-
-    return call
+    return lambda *arguments: run("watch", *arguments)
 
 
 @pytest.fixture
@@ -88,7 +69,7 @@ def writer(code: str = WRITE) -> str:
 # ---------------------------------------------------------------- reports and exit codes
 
 
-def test_one_line_per_checkpoint_in_the_order_of_steps(watching: Watch, saddle_run: Path) -> None:
+def test_one_line_per_checkpoint_in_the_order_of_steps(watching: Run, saddle_run: Path) -> None:
     ran = watching("saddle", "--once", *QUICK, *SADDLE)
     names, *heads = [line for line in ran.out.splitlines() if not line.startswith("    ")]
     assert names.split()[0] == "verdict"
@@ -98,7 +79,7 @@ def test_one_line_per_checkpoint_in_the_order_of_steps(watching: Watch, saddle_r
     assert "the watch ends: everything that was there was looked at" in ran.err
 
 
-def test_json_is_the_record_of_inspect(watching: Watch, saddle_run: Path, valid: Any) -> None:
+def test_json_is_the_record_of_inspect(watching: Run, saddle_run: Path, valid: Any) -> None:
     ran = watching("saddle", "--once", "--format", "json", *QUICK, *SADDLE)
     for report in ran.reports:
         valid(report)
@@ -117,24 +98,24 @@ def test_json_is_the_record_of_inspect(watching: Watch, saddle_run: Path, valid:
     ],
 )
 def test_the_exit_code_is_that_of_the_gate_over_all(
-    watching: Watch, saddle_run: Path, more: tuple[str, ...], code: int
+    watching: Run, saddle_run: Path, more: tuple[str, ...], code: int
 ) -> None:
     assert watching("saddle", "--once", *QUICK, *SADDLE, *more).code == code
 
 
-def test_one_bad_file_is_a_line_with_its_error_and_leaves_a_gap(watching: Watch, saddle_run: Path) -> None:
+def test_one_bad_file_is_a_line_with_its_error_and_leaves_a_gap(watching: Run, saddle_run: Path) -> None:
     (saddle_run / "step-0.safetensors").write_bytes(weights([1.0]))  # of another model
     ran = watching("saddle", "--once", "--fail-on", "never", *QUICK, *SADDLE)
     assert ran.code == 3
     assert [path in ran.out for path in ("step-0.", "step-1.", "step-2.")] == [True] * 3
 
 
-def test_where_every_checkpoint_fails_for_usage_so_does_the_watch(watching: Watch, saddle_run: Path) -> None:
+def test_where_every_checkpoint_fails_for_usage_so_does_the_watch(watching: Run, saddle_run: Path) -> None:
     ran = watching("saddle", "--once", *QUICK, "--problem", "problems.py:saddle")  # no rho
     assert ran.code == 2
 
 
-def test_quiet(watching: Watch, saddle_run: Path) -> None:
+def test_quiet(watching: Run, saddle_run: Path) -> None:
     once = ("saddle", "--once", *QUICK, *SADDLE)
     ran = watching(*once, "-q")
     assert (ran.err, ran.code) == ("", 1)
@@ -158,14 +139,14 @@ def test_quiet(watching: Watch, saddle_run: Path) -> None:
         (("runs", "--baseline", "none.json"), "none.json"),
     ],
 )
-def test_a_mistake_is_said_at_once(watching: Watch, arguments: tuple[str, ...], what: str) -> None:
+def test_a_mistake_is_said_at_once(watching: Run, arguments: tuple[str, ...], what: str) -> None:
     ran = watching(*arguments)
     assert ran.code == 2
     assert what in ran.err.splitlines()[0]
     assert ran.err.splitlines()[1].startswith("  ")
 
 
-def test_exit_on_finding_ends_at_the_first(watching: Watch, saddle_run: Path) -> None:
+def test_exit_on_finding_ends_at_the_first(watching: Run, saddle_run: Path) -> None:
     (saddle_run / "step-3.safetensors").write_bytes(weights([2.0, 1.0]))
     ran = watching("saddle", "--exit-on-finding", "--format", "json", *QUICK, *SADDLE)
     assert paths(ran) == ["saddle/step-1.safetensors", "saddle/step-2.safetensors"]
@@ -175,7 +156,7 @@ def test_exit_on_finding_ends_at_the_first(watching: Watch, saddle_run: Path) ->
 # ---------------------------------------------------------------- the user's command
 
 
-def test_the_command_is_told_of_what_fails_and_of_nothing_else(watching: Watch, saddle_run: Path) -> None:
+def test_the_command_is_told_of_what_fails_and_of_nothing_else(watching: Run, saddle_run: Path) -> None:
     ran = watching("saddle", "--once", "--format", "json", "--on-finding", writer(), *QUICK, *SADDLE)
     [message] = told()
     assert message["checkpoint"] == "saddle/step-2.safetensors"
@@ -186,7 +167,7 @@ def test_the_command_is_told_of_what_fails_and_of_nothing_else(watching: Watch, 
 @pytest.mark.parametrize(
     "name", ["$(touch pwned)", "`touch pwned`", "a; touch pwned", "a' | touch pwned '", "\x1b[2J\n"]
 )
-def test_a_hostile_checkpoint_name_injects_nothing(watching: Watch, work: Path, name: str) -> None:
+def test_a_hostile_checkpoint_name_injects_nothing(watching: Run, work: Path, name: str) -> None:
     (work / "hostile").mkdir()
     (work / "hostile" / f"{name}.safetensors").write_bytes(weights([0.0, 0.0]))
     ran = watching("hostile", "--once", "--on-finding", writer(), *QUICK, *SADDLE)
@@ -196,7 +177,7 @@ def test_a_hostile_checkpoint_name_injects_nothing(watching: Watch, work: Path, 
     assert ran.code == 1
 
 
-def test_a_command_that_fails_does_not_end_the_watch(watching: Watch, saddle_run: Path) -> None:
+def test_a_command_that_fails_does_not_end_the_watch(watching: Run, saddle_run: Path) -> None:
     (saddle_run / "step-3.safetensors").write_bytes(weights([0.0, 0.001]))
     ran = watching("saddle", "--once", "--on-finding", writer("raise SystemExit(9)"), *QUICK, *SADDLE)
     said = "samdiag: --on-finding for saddle/step-2.safetensors ended with exit code 9; the watch goes on"
@@ -207,7 +188,7 @@ def test_a_command_that_fails_does_not_end_the_watch(watching: Watch, saddle_run
 # ---------------------------------------------------------------- history
 
 
-def test_a_watch_with_the_same_history_makes_nothing_twice(watching: Watch, saddle_run: Path) -> None:
+def test_a_watch_with_the_same_history_makes_nothing_twice(watching: Run, saddle_run: Path) -> None:
     once = ("saddle", "--once", "--history", "h.jsonl", "--on-finding", writer(), *QUICK, *SADDLE)
     first = watching(*once)
     kept = Path("h.jsonl").read_text()
@@ -219,7 +200,7 @@ def test_a_watch_with_the_same_history_makes_nothing_twice(watching: Watch, sadd
     assert len(told()) == 1
 
 
-def test_new_content_and_failures_are_made_again(watching: Watch, saddle_run: Path) -> None:
+def test_new_content_and_failures_are_made_again(watching: Run, saddle_run: Path) -> None:
     once = ("saddle", "--once", "--history", "h.jsonl", "--format", "json", *QUICK, *SADDLE)
     (saddle_run / "step-3.safetensors").write_bytes(weights([1.0]))
     assert len(watching(*once).reports) == 3
@@ -231,7 +212,7 @@ def test_new_content_and_failures_are_made_again(watching: Watch, saddle_run: Pa
 
 
 def test_a_full_disk_ends_the_watch_and_loses_no_report(
-    watching: Watch, saddle_run: Path, monkeypatch: pytest.MonkeyPatch
+    watching: Run, saddle_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise CannotDecide("h.jsonl could not be written: No space left on device", "make room")
@@ -243,7 +224,7 @@ def test_a_full_disk_ends_the_watch_and_loses_no_report(
     assert "No space left on device" in ran.err
 
 
-def test_other_settings_are_another_question(watching: Watch, saddle_run: Path) -> None:
+def test_other_settings_are_another_question(watching: Run, saddle_run: Path) -> None:
     once = ("saddle", "--once", "--history", "h.jsonl", "--format", "json", *QUICK, *SADDLE)
     watching(*once)
     assert len(watching(*once, "--lr", "0.001").reports) == 2
@@ -253,7 +234,7 @@ def test_other_settings_are_another_question(watching: Watch, saddle_run: Path) 
 # ---------------------------------------------------------------- a real run
 
 
-def test_a_real_run_is_followed_to_its_end(work: Path) -> None:
+def test_a_real_run_is_followed_to_its_end(work: Path, run: Run) -> None:
     """A thread trains and saves as training scripts do, in pieces and by renaming, while the watch runs."""
     folder = work / "live"
     folder.mkdir()
@@ -281,8 +262,19 @@ def test_a_real_run_is_followed_to_its_end(work: Path) -> None:
 
     training = threading.Thread(target=train)
     training.start()
-    ran = in_this_process()(
-        *("live", "--until-file", "DONE", "--format", "json", "--rho", "0.1", "--problem", "problems.py:problem"),
+    ran = run(
+        *(
+            "watch",
+            "live",
+            "--until-file",
+            "DONE",
+            "--format",
+            "json",
+            "--rho",
+            "0.1",
+            "--problem",
+            "problems.py:problem",
+        ),
         *("--fail-on", "never", "--history", "h.jsonl", *QUICK),
     )
     training.join()
@@ -348,7 +340,7 @@ def send(*numbers: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_finishes_what_is_in_hand(
-    watching: Watch, slowly: tuple[str, ...], number: signal.Signals
+    watching: Run, slowly: tuple[str, ...], number: signal.Signals
 ) -> None:
     def press() -> None:
         wait_for(Path("begun").exists)
@@ -365,7 +357,7 @@ def test_the_first_signal_finishes_what_is_in_hand(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_the_second_signal_ends_at_once(watching: Watch, slowly: tuple[str, ...]) -> None:
+def test_the_second_signal_ends_at_once(watching: Run, slowly: tuple[str, ...]) -> None:
     def press() -> None:
         wait_for(Path("begun").exists)
         send(signal.SIGINT, signal.SIGTERM)
@@ -377,7 +369,7 @@ def test_the_second_signal_ends_at_once(watching: Watch, slowly: tuple[str, ...]
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_waits_ends_it_at_once(
-    watching: Watch, slowly: tuple[str, ...], number: signal.Signals
+    watching: Run, slowly: tuple[str, ...], number: signal.Signals
 ) -> None:
     def press() -> None:
         wait_for(lambda: finished() == 2)
@@ -396,7 +388,7 @@ def test_a_signal_while_it_waits_ends_it_at_once(
 def test_a_process_of_its_own_is_ended_by_sigterm_with_130(slowly: tuple[str, ...]) -> None:
     Path("go").touch()
     child = subprocess.Popen(
-        [sys.executable, "-c", CALL, *slowly], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", CALL, "watch", *slowly], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     wait_for(lambda: finished() == 2)
     time.sleep(0.5)

@@ -262,6 +262,25 @@ def test_a_folder_with_nothing_in_it_says_so() -> None:
     assert "bad/a.pt" in refusal("bad").what
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"),
+        ("model_index.json", "unet/model.safetensors", "vae/model.safetensors"),
+        ("saved_model.pb", "variables/variables.data-00000-of-00001"),
+    ],
+)
+def test_a_folder_that_is_refused_by_name_is_one_entry(names: tuple[str, ...]) -> None:
+    make(*(f"runs/a/{name}" for name in names), "runs/step-1.pt")
+    assert sorted(paths_of("runs")) == ["runs/a", "runs/step-1.pt"]
+    assert paths_of("runs/a") == ["runs/a"]
+
+
+def test_a_folder_of_a_known_kind_gets_the_record_that_says_what_to_do() -> None:
+    make("model/weights.gguf", content=b"GGUF")
+    assert paths_of("model") == ["model"]
+
+
 def test_an_empty_folder_among_others_becomes_a_record_with_its_error() -> None:
     make("a.pt")
     Path("empty").mkdir()

@@ -11,7 +11,8 @@ import pytest
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.fleet.appending import RecordFile
-from samdiag.fleet.slurm import Desk, ShardJob, Tally, Wanted, submit
+from samdiag.fleet.desk import Desk, Tally
+from samdiag.fleet.slurm import ShardJob, Wanted, submit
 from samdiag.reports import json_lines
 from samdiag.types import CheckpointInfo, Diagnosis
 

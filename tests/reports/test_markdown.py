@@ -86,8 +86,9 @@ def test_a_cell_stays_one_cell(text: str) -> None:
 
 @pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_makes_no_markup(payload: str) -> None:
-    """The same structure as with harmless text, no link, image or HTML but our own."""
-    found, harmless = (READER.parse(markdown.render(hostile_outcomes(text))) for text in (payload, "x"))
+    """The same structure as with harmless text of as many lines, no link, image or HTML but our own."""
+    lines = "\n".join("x" if line.strip() else "" for line in payload.split("\n"))
+    found, harmless = (READER.parse(markdown.render(hostile_outcomes(text))) for text in (payload, lines))
     blocks = {"inline", "html_block"}
     assert [t.type for t in found if t.type not in blocks] == [t.type for t in harmless if t.type not in blocks]
     kinds = {child.type for child in inline(found)}
@@ -118,7 +119,7 @@ def test_what_to_write_is_shown_line_by_line() -> None:
     failed = at("a.pt", measurements=None, findings=(), prescription=None, failure=failure)
     shown = markdown.render([Outcome(diagnosis=failed, exit_code=2)])
     assert "- **found** nobody says what model this is\n- **do** write into `samdiag.toml:`\n" in shown
-    assert '  - `  model = { timm = "resnet18" }`\n  - `  data = "train:data"`' in shown
+    assert '  - `   model = { timm = "resnet18" } `\n  - `   data = "train:data" `' in shown
 
 
 def test_all_passing_is_short() -> None:
