@@ -4,5 +4,5 @@
 #SBATCH --time=00:10:00
 #SBATCH --output=samdiag-gate-%j.log
 
-exec samdiag merge "$OUT"/shard-*.jsonl --output "$OUT/all.jsonl" --fail-on any \
+exec samdiag merge "$OUT"/shard-*.jsonl --output "$OUT/all.jsonl" --fail-on error \
     --report text="$OUT/samdiag.txt" --report junit="$OUT/samdiag.xml" --report markdown="$OUT/samdiag.md"

@@ -102,6 +102,8 @@ def watch(
         flags.check_format(format)
         if rho is not None:
             overrides["sam.rho"] = flags.number(rho, "--rho")
+        if fail_on is not None:
+            overrides["gate.fail_on"] = flags.parse_names(fail_on)
         code = _watch(
             _watched(
                 folders,
@@ -119,7 +121,12 @@ def watch(
                 "sources": flags.from_environment(context, overrides),
                 "config": config,
             },
-            judge=_judge(fail_on, list_flags.several(context, "require", require), baseline, strict_spec or None),
+            judge=_judge(
+                overrides.get("gate.fail_on"),
+                list_flags.several(context, "require", require),
+                baseline,
+                strict_spec or None,
+            ),
             command=_command(on_finding, flags.seconds(on_finding_timeout, "--on-finding-timeout")),
             history=history,
             format=format,
@@ -153,7 +160,9 @@ def _watched(folders: list[str], *, match: list[str] | None, **more: Any) -> Wat
     )
 
 
-def _judge(fail_on: str | None, require: list[str] | None, baseline: Path | None, strict_spec: bool | None) -> Judge:
+def _judge(
+    fail_on: list[str] | None, require: list[str] | None, baseline: Path | None, strict_spec: bool | None
+) -> Judge:
     """What judges each diagnosis.
 
     Raises:
@@ -161,14 +170,12 @@ def _judge(fail_on: str | None, require: list[str] | None, baseline: Path | None
     """
     from samdiag.gates import gate_of, load_baseline, parse_fail_on, parse_requirements
 
-    names = None if fail_on is None else flags.parse_names(fail_on)
-    if names is not None:
-        parse_fail_on(names)
+    parse_fail_on(fail_on)
     parse_requirements(require)
     known: Baseline | None = None if baseline is None else load_baseline(baseline)
 
     def judge(diagnosis: Diagnosis) -> Outcome:
-        gate = gate_of(diagnosis, fail_on=names, require=require, baseline=known, strict_spec=strict_spec)
+        gate = gate_of(diagnosis, fail_on=fail_on, require=require, baseline=known, strict_spec=strict_spec)
         return gate.judge(diagnosis)
 
     return judge

@@ -109,23 +109,6 @@ def list_entries(
     return Listing(entries=tuple(entries), notes=tuple(gathered.notes), many=gathered.many or len(entries) > 1)
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """ "0,1,2" as (0, 1, 2).
-
-    Raises:
-        UsageError: it is no list of different whole numbers ≥ 0.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    todo = "give whole numbers with commas between them, e.g. --seeds 0,1,2"
-    wrong = [part for part in parts if not re.fullmatch(r"[0-9]{1,18}", part)]
-    if wrong:
-        raise UsageError(f"--seeds {shown(text)!r}: {shown(wrong[0])!r} is not a seed", todo)
-    seeds = tuple(int(part) for part in parts)
-    if len(set(seeds)) != len(seeds):
-        raise UsageError(f"--seeds {shown(text)!r} names a seed twice", todo)
-    return seeds
-
-
 def _check(
     paths: Sequence[str],
     files_from: str | None,

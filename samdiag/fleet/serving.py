@@ -55,7 +55,7 @@ def serve(connection: Connection, asked: Asked, share: Share) -> None:
         while True:
             entry = connection.recv()
             connection.send((Message.BEGUN, None))
-            _hand_over(connection, entry, _diagnose(session, entry, connection))
+            _hand_over(connection, session, entry, _diagnose(session, entry, connection))
 
 
 def _diagnose(session: Session, entry: Entry, connection: Connection) -> Diagnosis:
@@ -68,24 +68,30 @@ def _diagnose(session: Session, entry: Entry, connection: Connection) -> Diagnos
     try:
         return session.inspect(entry, progress=_stages(connection), patience=Patience(), announce=announce)
     except BaseException as error:  # sys.exit in a user's model must not end the worker
-        return could_not(entry, error)
+        return could_not(entry, error, session=session)
 
 
-def could_not(entry: Entry, error: BaseException) -> Diagnosis:
-    """The record of an entry that could not be diagnosed."""
+def could_not(entry: Entry, error: BaseException, *, session: Session | None = None) -> Diagnosis:
+    """The record of an entry that could not be diagnosed; with a session, also what it is known by."""
     if not isinstance(error, Exception):
         error = CannotDecide(f"the problem's own code raised {type(error).__name__}", "take it out of that code")
-    return failed(error, checkpoint=CheckpointInfo(path=entry.path, step=entry.step))
+    fingerprint, request = None, ""
+    if session is not None:
+        with contextlib.suppress(Exception):  # else nothing but its path is known
+            identity = session.identify(entry)
+            fingerprint, request = identity.fingerprint, identity.request
+    info = CheckpointInfo(path=entry.path, step=entry.step, fingerprint=fingerprint)
+    return failed(error, checkpoint=info, request=request)
 
 
-def _hand_over(connection: Connection, entry: Entry, diagnosis: Diagnosis) -> None:
+def _hand_over(connection: Connection, session: Session, entry: Entry, diagnosis: Diagnosis) -> None:
     """Sends the diagnosis, or why it cannot be sent."""
     try:
         connection.send((Message.DONE, diagnosis))
     except (EOFError, OSError):
         raise
     except Exception as error:  # something in it cannot be pickled; nothing of it was sent
-        connection.send((Message.DONE, could_not(entry, error)))
+        connection.send((Message.DONE, could_not(entry, error, session=session)))
 
 
 def _stages(connection: Connection) -> Callable[[str, int], None]:

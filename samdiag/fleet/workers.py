@@ -31,6 +31,7 @@ LOOK_AHEAD = 4  # entries per worker ahead of the one awaited: hides uneven ones
 DEATHS = 5  # per worker, in a row, without one diagnosis in between: then the fault is hardly the checkpoints'
 CHECK_SECONDS = 1.0  # a dead process is normally seen at once; only one whose children keep its pipes open is not
 END_SECONDS = 5.0  # for a worker that has nothing more to do
+WHEN = {"SIGKILL": "memory runs out", "SIGBUS": "a file is cut short while it is read"}
 DIED_TODO = "try it without --workers; where memory ran out: fewer --workers, fewer --samples, or more memory"
 
 Stage = Callable[[Entry, str, int], None]
@@ -187,7 +188,7 @@ class _Pool:
                 alive = False
             except Exception as error:  # what it sent cannot be read here
                 assert worker.held is not None
-                self._conclude(worker, could_not(worker.held[1], error))
+                self._conclude(worker, self._failure(worker.held[1], error))
             if not alive:
                 self._bury(slot, worker)
 
@@ -218,9 +219,15 @@ class _Pool:
         index, entry = worker.held
         if worker.begun:
             what = f"the worker process that had this checkpoint in hand {self._last_death}"
-            self._finished[index] = could_not(entry, CannotDecide(what, DIED_TODO))
+            self._finished[index] = self._failure(entry, CannotDecide(what, DIED_TODO))
         else:
             self._returned.append(worker.held)
+
+    def _failure(self, entry: Entry, error: Exception) -> Diagnosis:
+        from samdiag.fleet.session import Session
+
+        with Session(self._asked) as session:
+            return could_not(entry, error, session=session)
 
     def dismiss(self) -> None:
         """Lets the workers, idle by now, end by themselves."""
@@ -245,7 +252,7 @@ def how_it_ended(exit_code: int | None) -> str:
         name = signal.Signals(-exit_code).name
     except ValueError:
         name = f"signal {-exit_code}"
-    return f"was killed by {name}" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
+    return f"was killed by {name}" + (f", as the system does when {WHEN[name]}" if name in WHEN else "")
 
 
 def _end(worker: _Worker) -> None:

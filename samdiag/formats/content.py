@@ -16,6 +16,9 @@ from samdiag.quoting import listed, shown
 
 PREFIX_BYTES = 4096  # more than any magic number needs
 _hashing: contextvars.ContextVar[bool] = contextvars.ContextVar("hashing", default=True)
+# From this size on a file is mapped, where a copy would cost memory. One that another process cuts short while it is
+# mapped ends this process (SIGBUS): smaller ones are read, and then looked at again.
+MAPPED_BYTES = 256 * 1024**2
 REMEMBERED = 64  # fingerprints: the shards of a checkpoint that is read ahead, identified, and then measured
 _hashed: dict[tuple[str, tuple[int, int, int, int]], str] = {}
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -100,10 +103,13 @@ def look_at(path: Path) -> Content:
         raise UsageError(f"{shown(path)} is a folder", "give the path of a checkpoint file")
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{shown(path)} is not a regular file", "give the path of a checkpoint file")
-    if status.st_size == 0:
+    prefix = b""
+    if status.st_size > 0:
+        with reading(path), path.open("rb") as file:
+            prefix = file.read(PREFIX_BYTES)
+    if not prefix:  # also where it was emptied between the two looks
         raise CannotDecide(f"{shown(path)} is empty", "the save or the download was interrupted: write the file again")
-    with reading(path), path.open("rb") as file:
-        return Content(path=path, size=status.st_size, prefix=file.read(PREFIX_BYTES), identity=identity(status))
+    return Content(path=path, size=status.st_size, prefix=prefix, identity=identity(status))
 
 
 def _todo_missing(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.formats.checkpoint import Checkpoint, TensorInfo
-from samdiag.formats.content import Content
+from samdiag.formats.content import MAPPED_BYTES, Content, reading
 from samdiag.formats.json_text import is_deeper, parse_json
 from samdiag.formats.recognition import Format
 from samdiag.formats.safetensors_header import SAVE_AGAIN, Header, read_header
@@ -90,11 +90,16 @@ def read_tensors(content: Content) -> dict[str, Tensor]:
         CannotDecide: it changed, or cannot be read.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     content.check_unchanged()
     try:
-        return load_file(content.path, device="cpu")
+        if content.size >= MAPPED_BYTES:
+            return load_file(content.path, device="cpu")
+        with reading(content.path):
+            data = content.path.read_bytes()
+        content.check_unchanged()
+        return load(data)
     except (SafetensorError, KeyError, RuntimeError) as error:  # KeyError: a dtype that this torch has no name for
         raise CannotDecide(f"{content.name} cannot be read: {shown(error)}", SAVE_AGAIN) from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from samdiag.errors import CannotDecide
 from samdiag.formats.checkpoint import Checkpoint
-from samdiag.formats.content import Content, reading
+from samdiag.formats.content import MAPPED_BYTES, Content, reading
 from samdiag.formats.inert import safe_globals
 from samdiag.formats.pickle_bounds import Disproportionate, check_pickle
 from samdiag.formats.recognition import Format
@@ -32,18 +32,20 @@ def recognises(content: Content) -> bool:
 
 
 def open_content(content: Content) -> Checkpoint:
-    """The Checkpoint: memory-mapped, with the hints of its optimizer state."""
+    """The Checkpoint: memory-mapped where it is large, with the hints of its optimizer state."""
     return open_saved(content, load(content), "torch-zip")
 
 
 def load(content: Content) -> Any:
-    """What the file holds: tensors, mapped from the file, and plain values.
+    """What the file holds: tensors, mapped from a large file, and plain values.
 
     Raises:
         CannotDecide: it is damaged, no file of `torch.save`, or asks for something to be run.
     """
     _check_archive(content)
-    return load_safely(content, _torch_load)
+    found = load_safely(content, _torch_load)
+    content.check_unchanged()
+    return found
 
 
 def _check_archive(content: Content) -> None:
@@ -100,13 +102,14 @@ def _zip_kind(names: set[str]) -> str:
 
 
 def _torch_load(path: Path) -> Any:
-    """What torch reads with weights_only=True; without memory mapping only where the file system has none."""
+    """What torch reads with weights_only=True: mapped where it is large and the file system can."""
     import torch
 
     with warnings.catch_warnings(), torch.serialization.safe_globals(safe_globals()):  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # about deprecated storages and the like: nothing that a reader could act on
+        mapped = path.stat().st_size >= MAPPED_BYTES
         try:
-            return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+            return torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise

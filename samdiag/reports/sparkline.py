@@ -45,40 +45,40 @@ def sparkline(values: Sequence[float | None], *, width: int = 60, ascii: bool = 
     if not known:
         return Sparkline(text="".join(GAP for _ in values[:width]), low=None, high=None)
     low, high = min(known), max(known)
-    logarithmic = low * high > 0 and abs(math.log10(high / low)) >= DECADES
+    logarithmic = (low > 0 or high < 0) and abs(math.log10(abs(high)) - math.log10(abs(low))) >= DECADES
+    ends = [_height(end, low, high, logarithmic) for end in (low, high)]
+    heights = [
+        None if value is None or math.isnan(value) else _height(value, low, high, logarithmic) for value in values
+    ]
     marks = ASCII if ascii else BLOCKS
-    middle = statistics.median(known)
     text = "".join(
-        GAP if value is None else marks[_level(value, low, high, len(marks), logarithmic)]
-        for value in _at_most(values, width, middle)
+        GAP if height is None else marks[_level(height, *ends, count=len(marks))] for height in _at_most(heights, width)
     )
     return Sparkline(text=text, low=low, high=high, logarithmic=logarithmic)
 
 
-def _at_most(values: Sequence[float | None], width: int, middle: float) -> list[float | None]:
-    """As many values as there is room for."""
-    cleaned = [None if value is None or math.isnan(value) else value for value in values]
-    if len(cleaned) <= width:
-        return cleaned
-    edges = [index * len(cleaned) // width for index in range(width + 1)]
-    parts = (cleaned[begin:end] for begin, end in itertools.pairwise(edges))
-    return [_farthest(part, middle) for part in parts]
+def _height(value: float, low: float, high: float, logarithmic: bool) -> float:
+    """A number on the scale that is drawn, where it grows with the value; halved, as a difference may overflow."""
+    within = min(max(value, low), high)
+    if not logarithmic:
+        return within / 2
+    return math.log10(within) if low > 0 else -math.log10(-within)
 
 
-def _farthest(part: Sequence[float | None], middle: float) -> float | None:
-    known = [value for value in part if value is not None]
-    return max(known, key=lambda value: abs(value - middle)) if known else None
+def _at_most(heights: Sequence[float | None], width: int) -> Sequence[float | None]:
+    """As many heights as there is room for."""
+    if len(heights) <= width:
+        return heights
+    middle = statistics.median(one for one in heights if one is not None)
+    edges = [index * len(heights) // width for index in range(width + 1)]
+    parts = (heights[begin:end] for begin, end in itertools.pairwise(edges))
+    return [
+        max((one for one in part if one is not None), key=lambda one: abs(one - middle), default=None) for part in parts
+    ]
 
 
-def _level(value: float, low: float, high: float, count: int, logarithmic: bool) -> int:
-    """Which mark, from 0 on; all are in the middle where all values are equal."""
-    if high == low:
+def _level(height: float, low: float, high: float, *, count: int) -> int:
+    """Which mark, from 0 on; all are in the middle where all are equally high."""
+    if high <= low:
         return count // 2 - 1
-    value = min(max(value, low), high)
-    share = math.log(value / low) / math.log(high / low) if logarithmic else _share(value, low, high)
-    return min(count - 1, max(0, int(share * count)))
-
-
-def _share(value: float, low: float, high: float) -> float:
-    """How far `value` lies from `low` to `high`, halved before it is subtracted: the difference may overflow."""
-    return (value / 2 - low / 2) / (high / 2 - low / 2)
+    return min(count - 1, int((height - low) / (high - low) * count))

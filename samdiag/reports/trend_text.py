@@ -45,7 +45,8 @@ PLAIN = str.maketrans(
 )
 _GAP = 3  # columns between two of a table
 _NEW, _OLD = "• ", "  "  # before a verdict: another one than before
-SPARK_WIDTH = 40  # characters: with its labels it fits into 100 columns
+SPARK_WIDTH = 40  # characters at most
+_LABELS = 60  # columns that a sparkline's name, range and words want beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +81,10 @@ class TrendTable:
     notes: tuple[str, ...]
 
 
-def digest(trend: Trend, *, ascii: bool = False) -> tuple[TrendTable, ...]:
-    """Every run as the texts that each medium shows."""
-    return tuple(_table(run, ascii) for run in trend.runs)
+def digest(trend: Trend, *, ascii: bool = False, width: int = 100) -> tuple[TrendTable, ...]:
+    """Every run as the texts that each medium shows, its sparklines for a page of `width` columns."""
+    room = max(8, min(SPARK_WIDTH, width - _LABELS))  # fewer than 8 characters show nothing
+    return tuple(_table(run, ascii, room) for run in trend.runs)
 
 
 def render(trend: Trend, *, width: int = 100, color: bool = True, ascii: bool = False) -> str:
@@ -97,7 +99,7 @@ def render(trend: Trend, *, width: int = 100, color: bool = True, ascii: bool = 
     from rich.text import Text
 
     width = max(width, MIN_WIDTH)
-    sections = [section for table in digest(trend, ascii=ascii) for section in _sections(table, width)]
+    sections = [section for table in digest(trend, ascii=ascii, width=width) for section in _sections(table, width)]
     sections.append([Text(_legend(trend), "dim")])
     text = "\n\n".join(draw(*section, width=width, color=color) for section in sections if section)
     return text.translate(PLAIN) if ascii else text
@@ -113,13 +115,13 @@ def _legend(trend: Trend) -> str:
     return LEGEND + (SEEDS if several else "")
 
 
-def _table(run: RunTrend, ascii: bool) -> TrendTable:
+def _table(run: RunTrend, ascii: bool, room: int) -> TrendTable:
     names = [series.name for series in run.series]
     return TrendTable(
         run=printable(run.run),
         heads=("step" if any(row.step is not None for row in run.rows) else "checkpoint", "verdict", *names),
         lines=tuple(_line(row, names) for row in run.rows),
-        sparks=tuple(_spark(series, run.rows, ascii) for series in run.series),
+        sparks=tuple(_spark(series, run.rows, ascii, room) for series in run.series),
         verdicts=_verdicts(run.rows),
         notes=(*(_failure(row) for row in run.rows if row.failures), *map(printable, run.notes)),
     )
@@ -150,9 +152,9 @@ def _cell(reading: Reading | None) -> str:
     return f"{text} {ARROWS[reading.move]}".rstrip()
 
 
-def _spark(series: Series, rows: Sequence[Row], ascii: bool) -> SparkLine:
+def _spark(series: Series, rows: Sequence[Row], ascii: bool, room: int) -> SparkLine:
     values = [row.readings[series.name].value if series.name in row.readings else None for row in rows]
-    drawn = sparkline(values, width=SPARK_WIDTH, ascii=ascii)
+    drawn = sparkline(values, width=room, ascii=ascii)
     span = "not measured" if drawn.low is None else f"{number(drawn.low)} … {number(drawn.high)}"
     straight = series.move in (Move.UP, Move.DOWN) and not (series.ups and series.downs)
     counted = "" if straight or not series.ups + series.downs else f" ({series.ups} up, {series.downs} down)"
@@ -182,6 +184,7 @@ def _sections(table: TrendTable, width: int) -> list[list[RenderableType]]:
     from rich.text import Text
 
     sparks = grid(4, gap=_GAP)
+    sparks.columns[1].no_wrap = True
     for spark in table.sparks:
         sparks.add_row(Text(spark.name), Text(spark.picture), Text(spark.span), Text(spark.words, "dim"))
     remarks = [Text(f"verdict: {', then '.join(table.verdicts)}")] if table.verdicts else []

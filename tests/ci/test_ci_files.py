@@ -188,6 +188,17 @@ def test_the_hooks_are_what_pre_commit_takes() -> None:
         assert re.search(hook["files"], STUCK)
 
 
+@pytest.mark.slow
+def test_the_gates_of_the_page(project: Path, shell: Shell) -> None:
+    page = (FILES / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    commands = block[1].splitlines()
+    assert len(commands) == 6
+    codes = [shell(command).returncode for command in commands]
+    assert codes == [1, 1, 1, 0, 0, 1]  # accepted from --update-baseline on, as far as a baseline is asked for
+
+
 def test_every_file_is_explained() -> None:
     page = (FILES / "README.md").read_text(encoding="utf-8")
     for path in FILES.iterdir():

@@ -289,7 +289,6 @@ def memory_for_four_backward():
     return with_loss(lambda m, b: F.cross_entropy(Backward.apply(m(b[0])), b[1]))
 
 
-made = 0
 
 
 def wide():
@@ -298,15 +297,12 @@ def wide():
 
 
 def second_is_slow():
-    """The first problem is honest; the second one's loss says that it began and then takes a minute."""
-    global made  # noqa: PLW0603
-    made += 1
-    if made == 1:
-        return with_loss(loss)
+    """Honest, but with a bias above 100 the loss says that it began and then takes a minute."""
 
     def function(network, batch):
-        Path("began").touch()
-        time.sleep(60)
+        if bool(network[2].bias.detach().max() > 100):
+            Path("began").touch()
+            time.sleep(60)
         return loss(network, batch)
 
     return with_loss(function)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from tests.cli.conftest import CALL, HONEST, Ran, interrupt, process
+from tests.cli.conftest import CALL, HONEST, Ran, interrupt, network, process
 
 A = "runs/a.safetensors"
 MODULE = ("-m", "samdiag")
@@ -96,7 +99,11 @@ def read(terminal: int) -> bytes:
 
 
 def test_ctrl_c_keeps_what_was_finished(work: Path) -> None:
-    command = [sys.executable, "-c", CALL, "inspect", A, A, A, "--rho", "0.1"]
+    slow = network()
+    torch.nn.init.constant_(slow[2].bias, 1000.0)
+    save_file(slow.state_dict(), "runs/b.safetensors")
+    shutil.copy(A, "runs/c.safetensors")
+    command = [sys.executable, "-c", CALL, "inspect", "runs", "--rho", "0.1"]
     child = subprocess.Popen(
         [*command, "--problem", "problems.py:second_is_slow", "--format", "json"],
         stdout=subprocess.PIPE,
@@ -105,6 +112,9 @@ def test_ctrl_c_keeps_what_was_finished(work: Path) -> None:
     )
     try:
         wait_for(work / "began", child)
+        interrupt(child)  # asks for the end after the one in hand
+        assert child.stderr is not None
+        assert "the checkpoint in hand is finished first" in child.stderr.readline()
         interrupt(child)
         out, err = child.communicate(timeout=30)
     finally:

@@ -25,10 +25,6 @@ from tests.cli.conftest import CALL, Ran, Run, network
 
 QUICK = ("--settle", "0.05", "--interval", "0.05")
 SADDLE = ("--problem", "problems.py:saddle", "--rho", "0.6", "--variant", "usam")
-CALL = (
-    INTERRUPTIBLE
-    + "import typer; from samdiag.cli.watch import watch; app = typer.Typer(); app.command()(watch); app()"
-)
 WRITE = "import sys; open('told.jsonl', 'a').write(sys.stdin.read())"
 
 

@@ -16,7 +16,8 @@ import torch
 
 from samdiag.errors import UsageError
 from samdiag.fleet.entries import Entry
-from samdiag.fleet.listing import list_entries, parse_seeds
+from samdiag.fleet.listing import list_entries
+from samdiag.formats.content import Content
 from samdiag.formats.steps import natural
 
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
@@ -463,13 +464,17 @@ def test_seeds_stand_beside_each_other() -> None:
     assert list_entries(["run/step-1.pt"], seeds=(0, 1)).many
 
 
-def test_seeds_are_whole_numbers_with_commas() -> None:
-    assert parse_seeds("0, 1,12") == (0, 1, 12)
-    for text in ("", "a", "1,", "-1", "1.5", "1,1", "٣"):
-        with pytest.raises(UsageError) as caught:
-            parse_seeds(text)
-        assert "--seeds" in caught.value.what
+def test_a_seed_twice_is_a_mistake() -> None:
     assert "different" in refusal("a.pt", seeds=(1, 1)).what
+    assert "-1" in refusal("a.pt", seeds=(-1,)).what
+
+
+def test_listing_never_reads_a_file_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("run/step-1.pt", "run/checkpoint-2/model.safetensors")
+    with open("run/step-1.pt", "ab") as file:
+        file.truncate(2**40)  # a sparse terabyte
+    monkeypatch.setattr(Content, "fingerprint", lambda _self: pytest.fail("hashed"))
+    assert paths_of("run") == ["run/step-1.pt", "run/checkpoint-2"]
 
 
 def test_listing_never_loads_torch() -> None:

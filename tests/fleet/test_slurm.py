@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
+import submitit
+import torch
+from safetensors.torch import save_file
 
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.fleet.appending import RecordFile
@@ -15,6 +20,7 @@ from samdiag.fleet.desk import Desk, Tally
 from samdiag.fleet.slurm import ShardJob, Wanted, submit
 from samdiag.reports import json_lines
 from samdiag.types import CheckpointInfo, Diagnosis
+from tests.fleet.odd_problem import BAD
 
 
 def record(path: str) -> str:
@@ -156,3 +162,37 @@ def test_what_the_cluster_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         submit([ShardJob(arguments=(), folder="/")], desk(tmp_path, "a", 1), Wanted(cluster="slurm", partition="none"))
     assert "invalid partition" in caught.value.what
     assert "--partition" in caught.value.todo
+
+
+@pytest.mark.slow
+def test_a_job_out_of_time_is_queued_again_and_goes_on(tmp_path: Path) -> None:
+    """The second checkpoint hangs until submitit's signal comes; what was finished before is not made again."""
+    (tmp_path / ".git").mkdir()
+    tmp_path.chmod(0o755)
+    shutil.copy(Path(__file__).with_name("odd_problem.py"), tmp_path)
+
+    def checkpoint(step: int, mode: float) -> None:
+        weights = {"w": torch.tensor([0.5, step / 8]).double(), "mode": torch.tensor([mode]).double()}
+        save_file(weights, tmp_path / f"step-{step}.safetensors")
+
+    checkpoint(1, 0.0)
+    checkpoint(2, BAD["hangs"])
+    listed = ("step-1.safetensors", "step-2.safetensors")
+    job = ShardJob(
+        arguments=("inspect", *listed, "--problem=odd_problem.py:problem", "--rho=0.1", "--resume=ledger"),
+        folder=str(tmp_path),
+    )
+    executor = submitit.LocalExecutor(tmp_path / "jobs")
+    executor.update_parameters(timeout_min=1, signal_delay_s=45)  # the signal comes after 15 seconds
+    running = executor.submit(job)
+    while not list(tmp_path.glob("hangs-*")):
+        assert not running.done()
+        time.sleep(0.1)
+    before = (tmp_path / "ledger").read_bytes()
+    checkpoint(2, 0.0)
+    assert running.result() == 0
+    assert "Requeued" in running.stdout()
+    records = (tmp_path / "ledger").read_bytes()
+    assert records.startswith(before)
+    assert len(before.splitlines()) == 1
+    assert len(records.splitlines()) == 2

@@ -105,6 +105,15 @@ def test_a_killed_worker_costs_its_entry_alone(by_two: list[Diagnosis]) -> None:
     assert "without --workers" in failed[0].failure.todo
 
 
+def test_a_failure_is_known_by_what_was_asked(by_two: list[Diagnosis], folder: Path, asked: Asked) -> None:
+    """So that it is not taken for another seed's, or for one of other settings."""
+    with Session(asked) as session:
+        for diagnosis in by_two[1], by_two[5]:
+            identity = session.identify(entries(folder, *names([diagnosis]))[0])
+            assert diagnosis.checkpoint is not None
+            assert (diagnosis.checkpoint.fingerprint, diagnosis.request) == (identity.fingerprint, identity.request)
+
+
 def test_exceptions_stay_in_their_record(by_two: list[Diagnosis]) -> None:
     what = {names([d])[0]: d.failure.what for d in by_two if d.failure}
     assert "ValueError: no loss today" in what["raises"]
@@ -256,6 +265,7 @@ def test_ctrl_c_of_the_terminal_reaches_the_parent_alone(folder: Path) -> None:
     [
         (-11, "was killed by SIGSEGV"),
         (-9, "was killed by SIGKILL, as the system does when memory runs out"),
+        (-7, "was killed by SIGBUS, as the system does when a file is cut short while it is read"),
         (3, "ended with exit code 3"),
         (-250, "was killed by signal 250"),
     ],

@@ -21,6 +21,8 @@ from samdiag.reports.sparkline import ASCII, BLOCKS, sparkline
         ([], ""),
         ([-math.inf, 0, 1, math.inf], "▁▁██"),
         ([math.inf], " "),
+        ([5e-324, 1e308], "▁█"),
+        ([-5e-324, 0.0, 5e-324], "▄▄▄"),
         ([-1e308, 1e308], "▁█"),
     ],
 )
@@ -55,3 +57,10 @@ def test_no_peak_is_lost_where_there_is_no_room() -> None:
     assert len(drawn.text) == 20
     assert drawn.text.count("█") == 1
     assert drawn.text.index("█") == 8
+
+
+def test_on_a_logarithmic_scale_a_fall_by_decades_is_a_peak_too() -> None:
+    values = [1.0] * 100
+    values[50] = 1e-6
+    values[70] = 2.0
+    assert sparkline(values, width=10).text == "█████▁████"
