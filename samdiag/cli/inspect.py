@@ -252,6 +252,9 @@ class Call:
             raise UsageError("--explain measures nothing that --emit could write", "leave out one of the two")
         if self.each and self.format != "text":
             raise UsageError("--each is for the text report", "leave out --format, or --each")
+        if self.workers is not None and self.warm_start not in (None, "neighbour", "subsample"):
+            todo = "use --warm-start neighbour, or leave out --workers"
+            raise UsageError("several processes cannot share the file of --warm-start", todo)
         if self.update_baseline and self.baseline is None:
             raise UsageError("--update-baseline has no file to write", "name it: --baseline FILE --update-baseline")
 

@@ -157,7 +157,7 @@ class FleetReport:
         if open_:
             parts.append(f"{open_} {'more ' if failed else f'of {num_checkpoints(total)} '}could not be decided")
         if self.missing:
-            parts.append(f"stopped before {num_checkpoints(self.missing)}")
+            parts.append(f"stopped with {num_checkpoints(self.missing)} left")
         if not total:
             parts.insert(0, "no checkpoint was examined")
         return "; ".join(parts) or f"{num_checkpoints(total)} pass{'es' if total == 1 else ''} the gate"

@@ -20,7 +20,7 @@ MARK_STYLES = {Mark.PASSED: "green", Mark.NOTED: "yellow", Mark.FAILED: "red", M
 LISTED = 10  # checkpoints named per part of the summary: more would push the counts off the screen
 _VERDICT = max(map(len, VERDICTS_BY_HARM))
 _STEP = 8  # columns; a step of ten million and more moves what follows it
-_NUMBER = 15  # columns of `−27.75 ± 0.12`; what needs more is written with fewer digits
+_NUMBER = 16  # columns of `0.3015 ± 8.8e-14`; what needs more is written with fewer digits
 _PATH = 24  # columns that the path must be left before a number is given room
 _INDENT = "  "
 

@@ -31,7 +31,7 @@ def render(outcomes: Sequence[Outcome], *, missing: int = 0) -> str:
         _case(suite, row)
     if missing:
         case = _element(suite, "testcase", name="the rest of the list", classname=SUITE, time="0")
-        _element(case, "error", type="stopped", message=f"stopped before {num_checkpoints(missing)}")
+        _element(case, "error", type="stopped", message=f"stopped with {num_checkpoints(missing)} left")
     ElementTree.indent(suites)
     text = ElementTree.tostring(suites, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'

@@ -37,7 +37,7 @@ def render(outcomes: Sequence[Outcome], *, missing: int = 0) -> str:
         driver["version"] = printable(", ".join(versions))
     notes = [note for outcome in outcomes for note in _notifications(outcome.diagnosis)]
     if missing:
-        notes.append(_notification(f"stopped before {num_checkpoints(missing)}"))
+        notes.append(_notification(f"stopped with {num_checkpoints(missing)} left"))
     run = {
         "tool": {"driver": driver},
         "invocations": [{"executionSuccessful": not notes, "toolExecutionNotifications": notes}],

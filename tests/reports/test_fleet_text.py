@@ -81,7 +81,7 @@ def test_every_mark_is_said_in_words_too() -> None:
 def test_the_summary_counts_what_there_is() -> None:
     shown = fleet_text.summary(FLEET, missing=2, width=None, color=False)
     assert shown.split("\n") == [
-        "✖ 1 of 8 checkpoints fails the gate; 3 more could not be decided; stopped before 2 checkpoints",
+        "✖ 1 of 8 checkpoints fails the gate; 3 more could not be decided; stopped with 2 checkpoints left",
         "  2 descending, 2 minimum, 1 bounce, 1 saddle-attraction, 1 undecided, 1 not examined",
         "✖ fails the gate: 1",
         "  runs/cifar10/epoch_20.pt: saddle-attraction, spec sam.rho",
@@ -103,9 +103,9 @@ def test_the_summary_counts_what_there_is() -> None:
         (FLEET[:2], 0, Mark.NOTED, "2 checkpoints pass the gate"),
         (FLEET[2:3], 0, Mark.FAILED, "1 of 1 checkpoint fails the gate"),
         (FLEET[3:6], 0, Mark.OPEN, "3 of 3 checkpoints could not be decided"),
-        (FLEET[:1], 4, Mark.OPEN, "stopped before 4 checkpoints"),
+        (FLEET[:1], 4, Mark.OPEN, "stopped with 4 checkpoints left"),
         ((), 0, Mark.OPEN, "no checkpoint was examined"),
-        ((), 1, Mark.OPEN, "no checkpoint was examined; stopped before 1 checkpoint"),
+        ((), 1, Mark.OPEN, "no checkpoint was examined; stopped with 1 checkpoint left"),
     ],
 )
 def test_the_headline(outcomes: tuple[Outcome, ...], missing: int, mark: Mark, headline: str) -> None:

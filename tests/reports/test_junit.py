@@ -65,7 +65,7 @@ def test_the_settings_and_versions_are_properties() -> None:
 def test_an_interrupted_run_is_no_pass() -> None:
     found = suite(junit.render(fleet()[:1], missing=3))
     assert (found.get("tests"), found.get("errors")) == ("2", "1")
-    assert found.findall("testcase")[-1].find("error").get("message") == "stopped before 3 checkpoints"  # type: ignore[union-attr]
+    assert found.findall("testcase")[-1].find("error").get("message") == "stopped with 3 checkpoints left"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", every_kind())
