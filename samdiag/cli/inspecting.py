@@ -181,6 +181,7 @@ class Inspecting:
         if plan.at_the_end:
             self._spool = stack.enter_context(contextlib.closing(Spool()))
         if plan.many and plan.format == "json" and plan.output is not None:
+            ReportOutput(plan.output, plan.paths)  # refuses one of the checkpoints
             self._records = stack.enter_context(Ledger(plan.output, fresh=True))
         elif MEDIA[plan.format].streaming:
             self._sink = stack.enter_context(contextlib.closing(ReportOutput(plan.output, plan.paths)))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def merge(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(metavar="FILE…", help="JSON Lines that `inspect --resume` or `--format json` wrote."),
@@ -73,6 +74,7 @@ def merge(
 
         names = None if fail_on is None else flags.parse_names(fail_on)
         parse_fail_on(names)
+        require = list_flags.several(context, "require", require)
         parse_requirements(require)
         gating = Gating(
             fail_on=names,
@@ -84,7 +86,7 @@ def merge(
             files=files,
             output=output,
             format=format,
-            reports=_report_files(report or [], files, output),
+            reports=_report_files(list_flags.several(context, "report", report) or [], files, output),
             gating=gating,
             quiet=quiet or flags.quiet_variable(),
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samdiag.cli import flags
+from samdiag.cli.list_flags import several
 from samdiag.cli.list_progress import list_progress
 from samdiag.cli.passing_on import Asked, list_paths, read
 from samdiag.cli.streams import say, steady_streams, told
@@ -29,6 +30,7 @@ AT_THE_END = ("fail_on", "require", "baseline", "strict_spec", "report", "format
 
 
 def submit(
+    context: typer.Context,
     inspection: Annotated[
         list[str], typer.Argument(metavar="-- CKPT… [OPTIONS]", help="As for `samdiag inspect`: a list, and options.")
     ],
@@ -82,7 +84,7 @@ def submit(
             gpus=gpus,
             cpus=cpus,
             memory=mem,
-            setup=setup or (),
+            setup=several(context, "setup", setup) or (),
         )
         quiet = quiet or flags.quiet_variable()
         for note in () if quiet else notes:

@@ -78,6 +78,10 @@ class Ledger:
         """How many finished records there are."""
         return len(self._places)
 
+    def has(self, path: str, identity: Identity, version: str) -> bool:
+        """Whether `done` has one."""
+        return _key(path, identity, version) in self._places
+
     def done(self, path: str, identity: Identity, version: str) -> Diagnosis | None:
         """The finished record of the same path, content, request and version; None where there is none.
 
@@ -86,13 +90,7 @@ class Ledger:
         Raises:
             UsageError: there is one, but it is not what samdiag writes.
         """
-        key = Key(
-            path=same_name(path),
-            fingerprint=identity.fingerprint,
-            request=identity.request,
-            samdiag_version=version,
-        )
-        line = self._places.get(key)
+        line = self._places.get(_key(path, identity, version))
         if line is None:
             return None
         text = os.pread(self._file.descriptor, line.length, line.offset)
@@ -181,6 +179,12 @@ class Ledger:
         offset = os.fstat(descriptor).st_size
         write_all(descriptor, os.pread(self._file.descriptor, line.length, line.offset) + b"\n")
         return Line(number=number, offset=offset, length=line.length, key=line.key, finished=line.finished)
+
+
+def _key(path: str, identity: Identity, version: str) -> Key:
+    return Key(
+        path=same_name(path), fingerprint=identity.fingerprint, request=identity.request, samdiag_version=version
+    )
 
 
 def tried_again(entries: Iterable[Entry], identify: Callable[[Entry], Identity]) -> Again:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from samdiag.errors import SamdiagError
@@ -12,6 +12,7 @@ from samdiag.fleet.ledger import Ledger
 from samdiag.fleet.session import Session
 from samdiag.fleet.workers import diagnose_in_order
 from samdiag.patience import Patience
+from samdiag.preparing import Identity
 from samdiag.types import Diagnosis
 
 Stage = Callable[[Entry, str, int], None]
@@ -68,9 +69,9 @@ class Run:
         for place, entry in enumerate(self.entries):
             if self.stop():
                 return
-            known = self._known(session, entry)
-            if known is not None:
-                yield Made(entry=entry, diagnosis=known, reused=True)
+            identity = self._finished(session, entry)
+            if identity is not None:
+                yield Made(entry=entry, diagnosis=self._record(entry, identity), reused=True)
                 continue
             if place + 1 < len(self.entries):
                 session.read_ahead(self.entries[place + 1])
@@ -81,7 +82,7 @@ class Run:
 
     def _by_workers(self, session: Session) -> Iterator[Made]:
         """Results of the workers with the known ones between them, as the list has them."""
-        planned: deque[tuple[Entry, Diagnosis | None]] = deque()
+        planned: deque[tuple[Entry, Identity | None]] = deque()
         made = diagnose_in_order(
             self._to_make(session, planned),
             self.asked,
@@ -91,20 +92,30 @@ class Run:
             announce=self.announce,
         )
         for diagnosis in made:
-            yield from _known_first(planned)
+            yield from self._known_first(planned)
             entry, _ = planned.popleft()
             yield Made(entry=entry, diagnosis=diagnosis)
-        yield from _known_first(planned)
+        yield from self._known_first(planned)
 
-    def _to_make(self, session: Session, planned: deque[tuple[Entry, Diagnosis | None]]) -> Iterator[Entry]:
+    def _to_make(self, session: Session, planned: deque[tuple[Entry, Identity | None]]) -> Iterator[Entry]:
+        """The entries without a finished record; all are noted in `planned`, the known ones with their identity."""
         for entry in self.entries:
-            known = self._known(session, entry)
-            planned.append((entry, known))
-            if known is None:
+            if self.stop():
+                return
+            identity = self._finished(session, entry)
+            planned.append((entry, identity))
+            if identity is None:
                 yield entry
 
-    def _known(self, session: Session, entry: Entry) -> Diagnosis | None:
-        """The finished record of an entry; None where there is none, or the checkpoint cannot be opened."""
+    def _known_first(self, planned: deque[tuple[Entry, Identity | None]]) -> Iterator[Made]:
+        """The known records that stand in front of the next one to be made."""
+        while planned and planned[0][1] is not None:
+            entry, identity = planned.popleft()
+            assert identity is not None
+            yield Made(entry=entry, diagnosis=self._record(entry, identity), reused=True)
+
+    def _finished(self, session: Session, entry: Entry) -> Identity | None:
+        """What the entry's finished record is known by; None where there is none, or nobody can open the checkpoint."""
         from samdiag import __version__
 
         if self.ledger is None or not len(self.ledger):
@@ -113,16 +124,16 @@ class Run:
             identity = session.identify(entry)
         except SamdiagError:  # its record will say so
             return None
-        return self.ledger.done(entry.path, identity, __version__)
+        return identity if self.ledger.has(entry.path, identity, __version__) else None
+
+    def _record(self, entry: Entry, identity: Identity) -> Diagnosis:
+        from samdiag import __version__
+
+        assert self.ledger is not None
+        found = self.ledger.done(entry.path, identity, __version__)
+        assert found is not None
+        return found
 
     def _telling(self, entry: Entry) -> Callable[[str, int], None] | None:
         progress = self.progress
         return None if progress is None else lambda what, count: progress(entry, what, count)
-
-
-def _known_first(planned: deque[tuple[Entry, Diagnosis | None]]) -> Iterable[Made]:
-    """The known records that stand in front of the next one to be made."""
-    while planned and planned[0][1] is not None:
-        entry, known = planned.popleft()
-        assert known is not None
-        yield Made(entry=entry, diagnosis=known, reused=True)

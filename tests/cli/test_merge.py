@@ -9,20 +9,16 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from samdiag.cli.merge import merge
+from samdiag.cli.app import app
 from samdiag.fleet.appending import RecordFile
 
 from ..fleet.records import failure, lines, record, unopened, write
 
-app = typer.Typer()
-app.command()(merge)
-
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["merge", *(str(argument) for argument in arguments)])
 
 
 @pytest.fixture(autouse=True)

@@ -144,7 +144,7 @@ def test_a_mistake_is_said_at_once(watching: Run, arguments: tuple[str, ...], wh
 
 def test_exit_on_finding_ends_at_the_first(watching: Run, saddle_run: Path) -> None:
     (saddle_run / "step-3.safetensors").write_bytes(weights([2.0, 1.0]))
-    ran = watching("saddle", "--exit-on-finding", "--format", "json", *QUICK, *SADDLE)
+    ran = watching("saddle", "--exit-on-finding", "--idle-exit", "30s", "--format", "json", *QUICK, *SADDLE)
     assert paths(ran) == ["saddle/step-1.safetensors", "saddle/step-2.safetensors"]
     assert ran.code == 1
 
@@ -292,7 +292,9 @@ from problems import saddle as fast
 def saddle():
     print("a line of the training script's own")
     pathlib.Path("begun").touch()
-    while not pathlib.Path("go").exists():
+    for _ in range(3000):
+        if pathlib.Path("go").exists():
+            break
         time.sleep(0.01)
     return fast()
 """
@@ -303,7 +305,7 @@ def slowly(work: Path, saddle_run: Path) -> tuple[str, ...]:
     """Arguments of a watch whose first diagnosis waits for the file `go`."""
     (work / "slow.py").write_text(SLOW)
     (work / "samdiag.toml").write_text('problem = "slow.py:saddle"\npythonpath = ["."]\n')
-    return ("saddle", "--history", "h.jsonl", *QUICK, *SADDLE[2:])
+    return ("saddle", "--history", "h.jsonl", "--idle-exit", "30s", *QUICK, *SADDLE[2:])
 
 
 def wait_for(there: Callable[[], bool]) -> None:

@@ -154,6 +154,18 @@ def test_killed_a_hundred_times(runs: Runs, tmp_path: Path) -> None:
     check_kills(runs, tmp_path, undisturbed(runs, tmp_path, 40), 100)
 
 
+@pytest.mark.slow
+def test_killed_with_workers(runs: Runs, tmp_path: Path, ledger: Path, whole: Whole, names: list[str]) -> None:
+    """Those who are left behind hold no lock, and what they were at is made again."""
+    for _ in range(3):
+        before = finished(ledger.read_bytes()) if ledger.exists() else set()
+        if not resumed(runs, tmp_path, [*names, "--workers", "2"], grown="out.jsonl").killed:
+            break
+        assert before < finished(ledger.read_bytes()) or not before
+    assert resumed(runs, tmp_path, [*names, "--workers", "2"]).code == whole.code
+    assert results(ledger) == whole.results
+
+
 @pytest.mark.parametrize("share", [0.02, 0.999])
 def test_killed_in_the_middle_of_a_line(
     runs: Runs, tmp_path: Path, ledger: Path, whole: Whole, names: list[str], share: float
@@ -273,6 +285,14 @@ def test_one_that_is_written_anew_is_diagnosed_anew(
     assert resumed(runs, tmp_path, names[1:3]).code in {0, 1}
     paths = [json.loads(line)["checkpoint"]["path"] for line in ledger.read_text().splitlines()]
     assert paths == [names[1], names[2], names[1]]
+
+
+@pytest.mark.parametrize("flag", ["--output", "--resume"])
+def test_no_checkpoint_is_written_over(runs: Runs, tmp_path: Path, names: list[str], flag: str) -> None:
+    before = (tmp_path / names[1]).read_bytes()
+    ended = runs(tmp_path, "inspect", *names, flag, names[1], "--format", "json")
+    assert (ended.code, len(ended.err.splitlines())) == (2, 2), ended.err
+    assert (tmp_path / names[1]).read_bytes() == before
 
 
 @pytest.mark.slow
