@@ -24,6 +24,8 @@ def is_saved(path: str) -> bool:
         return True
     if os.path.isdir(path) or tree.is_checkpoint_file(path):
         return False
+    if os.path.exists(path) and not os.path.isfile(path):
+        return True  # a pipe, as <(…) makes: what is read of it to look is lost
     try:
         with open(path, "rb") as file:
             start = file.read(64)

@@ -1,7 +1,7 @@
 """A Session in a process of its own: whatever kills that process costs one checkpoint, and not the watch.
 
-Weights are read through memory maps. Where a file is cut short while it is mapped, as by a training script that writes
-over its `last.pt`, the system ends the process that reads it (SIGBUS): that cannot be caught, only survived.
+Large files are read through memory maps. Where one is cut short while it is mapped, as by a training script that
+writes over its `last.pt`, the system ends the process that reads it (SIGBUS): that cannot be caught, only survived.
 """
 
 from __future__ import annotations

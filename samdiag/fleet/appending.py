@@ -35,6 +35,7 @@ class RecordFile:
             UsageError: it cannot be written, is no regular file, or another process is writing to it.
         """
         self.path = path
+        self._place = Path(os.path.abspath(path))  # the user's own code may change the working directory
         self.descriptor = -1
         self.regular = True
         self.note: str | None = None
@@ -111,7 +112,7 @@ class RecordFile:
                 self._torn_at = before
                 self._end_whole()
             raise
-        if not is_at(self.descriptor, self.path):
+        if not is_at(self.descriptor, self._place):
             what = f"{shown(self.path)} was moved or removed while the run was writing to it"
             raise CannotDecide(what, "put it back where it still exists, and start again with --resume FILE")
 

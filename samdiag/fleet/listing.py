@@ -27,8 +27,8 @@ from samdiag.formats.steps import NamedStep, Unit, named_step, natural
 from samdiag.formats.training_state import TRAINER_STATE
 from samdiag.quoting import listed, shown
 
+# near its beginning: the keys of a Trainer's state are sorted, and this one comes before the long log
 STEP_OF_TRAINER = re.compile(rb'^\s*"global_step":\s*(\d{1,18})\s*,?\s*$', re.MULTILINE)
-TRAINER_BYTES = 4096  # its keys are sorted: this one comes before the long log
 GIVE = "name a checkpoint, a folder of checkpoints or a glob in quotes"
 
 
@@ -215,10 +215,10 @@ def _step_of_trainer(folder: str) -> NamedStep | None:
     if tree.has_suffix(folder):
         return None
     try:
-        with open(os.path.join(folder, TRAINER_STATE), "rb") as file:
-            found = STEP_OF_TRAINER.search(file.read(TRAINER_BYTES))
+        state = tree.peek(os.path.join(folder, TRAINER_STATE))
     except (OSError, ValueError):
         return None
+    found = None if state is None else STEP_OF_TRAINER.search(state.prefix)
     return None if found is None else NamedStep(number=int(found[1]), unit=Unit.STEP)
 
 

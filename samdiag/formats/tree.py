@@ -180,7 +180,7 @@ def is_checkpoint_file(path: str) -> bool:
     A file that cannot be read counts where it is called like a checkpoint: a gap is to be seen.
     """
     try:
-        content = _peek(path)
+        content = peek(path)
     except OSError:
         return has_suffix(path) and os.path.lexists(path) and not os.path.islink(path)
     if content is None:
@@ -199,7 +199,7 @@ def _knows(known: Format, content: Content) -> bool:
     return known.recognises(content)
 
 
-def _peek(path: str) -> Content | None:
+def peek(path: str) -> Content | None:
     """The first bytes of a regular file; None of anything else: to open a pipe would wait for its writer."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
@@ -226,7 +226,7 @@ def _holds_own(prefix: bytes) -> bool:
 
 def _is_own(path: str) -> bool:
     try:
-        content = _peek(path)
+        content = peek(path)
     except OSError:
         return False
     return content is not None and _holds_own(content.prefix)

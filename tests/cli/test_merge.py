@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from samdiag.cli.app import app
 from samdiag.fleet.appending import RecordFile
 
-from ..fleet.records import failure, lines, record, unopened, write
+from ..fleet.records import failure, lines, record, room_for, unopened, write
 
 
 def run(*arguments: str | Path) -> Result:
@@ -153,6 +153,15 @@ def test_quiet(shards: list[Path]) -> None:
 
 
 def test_a_full_disk_leaves_what_was_there(shards: list[Path]) -> None:
+    before = shards[0].read_bytes()
+    with room_for(1000):
+        found = run(*shards, "--output", shards[0])
+    assert (found.exit_code, len(found.stderr.splitlines())) == (3, 2)
+    assert shards[0].read_bytes() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["1.jsonl", "2.jsonl"]
+
+
+def test_a_device_that_is_full(shards: list[Path]) -> None:
     found = run(*shards, "--output", "/dev/full")
     assert found.exit_code == 3
     assert "No space left on device" in found.stderr
@@ -161,13 +170,11 @@ def test_a_full_disk_leaves_what_was_there(shards: list[Path]) -> None:
 def test_merge_is_torch_free(shards: list[Path]) -> None:
     code = (
         "import sys\n"
-        "from pathlib import Path\n"
-        "from samdiag.cli.merge import merge\n"
-        "import typer\n"
+        "from samdiag.cli.app import app\n"
         "try:\n"
-        "    merge([Path('1.jsonl'), Path('2.jsonl')])\n"
-        "except typer.Exit as ended:\n"
-        "    print(ended.exit_code, 'torch' in sys.modules, file=sys.stderr)\n"
+        "    app(['merge', '1.jsonl', '2.jsonl'])\n"
+        "except SystemExit as ended:\n"
+        "    print(ended.code, 'torch' in sys.modules, file=sys.stderr)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert ended.stderr == "0 False\n"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +67,16 @@ def lines(*diagnoses: Diagnosis) -> bytes:
 def write(path: Path, *diagnoses: Diagnosis, behind: bytes = b"") -> Path:
     path.write_bytes(lines(*diagnoses) + behind)
     return path
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Inside, no file grows beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from samdiag.preparing import Identity
 from samdiag.records import read_records
 
 from ..reports.samples import hostile, unbounded
-from .records import VERSION, cut_short, failure, identity, lines, record, unopened, write
+from .records import VERSION, cut_short, failure, identity, lines, record, room_for, unopened, write
 
 
 @pytest.fixture
@@ -34,19 +31,6 @@ def fill(path: Path, *diagnoses: object, **options: object) -> None:
     with Ledger(path, **options) as ledger:  # type: ignore[arg-type]
         for one in diagnoses:
             ledger.append(one)  # type: ignore[arg-type]
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Inside, no file grows beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_what_was_appended_is_done_in_the_next_run(path: Path) -> None:
@@ -397,6 +381,14 @@ def test_a_file_taken_away_while_it_is_written_is_said_at_once(path: Path, how: 
             ledger.append(record("b.pt", "b"))
     if how == "rename":
         assert moved.read_bytes() == lines(record("a.pt", "a"), record("b.pt", "b"))
+
+
+def test_code_that_changes_the_working_directory_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Ledger(Path("out.jsonl")) as ledger:
+        monkeypatch.chdir("/")
+        ledger.append(record("a.pt", "a"))
+    assert (tmp_path / "out.jsonl").read_bytes() == lines(record("a.pt", "a"))
 
 
 def test_a_fresh_file_is_only_emptied_by_its_first_record(path: Path) -> None:

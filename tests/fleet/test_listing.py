@@ -227,6 +227,9 @@ def test_a_pipe_is_never_opened() -> None:
     make("run/step-1.pt")
     os.mkfifo("run/step-2.pt")
     assert paths_of("run") == ["run/step-1.pt"]
+    make("run/best/config.json", "run/best/model.safetensors")
+    os.mkfifo("run/best/trainer_state.json")
+    assert paths_of("run/best") == ["run/best"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
