@@ -124,6 +124,7 @@ class Inspecting:
         self._sink: ReportOutput | None = None
         self._records: Ledger | None = None
         self._progress = ListProgress(None)
+        self._color = plan.output is None and wants_color(sys.stdout)
 
     def go(self) -> int:
         """The exit code of the whole run."""
@@ -135,7 +136,7 @@ class Inspecting:
             self._open(stack)
             stopped: SamdiagError | None = None
             try:
-                with self._ctrl_c():
+                with self._ctrl_c(), contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
                     for made in self._run(ledger).records():
                         self._take(made)
                 interrupted = self._finishing.asked or self._patience.interrupted
@@ -257,7 +258,7 @@ class Inspecting:
             return  # a failure's reason is in its line
         elif diagnosis.failure is None:
             self._write_in_full(outcome)
-        if diagnosis.failure is not None and (MEDIA[plan.format].streaming or not plan.quiet):
+        if diagnosis.failure is not None and (plan.quiet < 2 or plan.output is not None):
             _complain_of(diagnosis)
 
     def _write_in_full(self, outcome: Outcome) -> None:
@@ -276,10 +277,6 @@ class Inspecting:
     @property
     def _width(self) -> int:
         return report_width()
-
-    @property
-    def _color(self) -> bool:
-        return self.plan.output is None and wants_color(sys.stdout)
 
     # ------------------------------------------------------------------------------------------------ the end
 

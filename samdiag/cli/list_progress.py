@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
+REFRESH = 12.5  # per second, as of Rich's own spinners: a small checkpoint's stages are short
+
 
 class ListProgress:
     """The line; without `live` all of it does nothing but count."""
@@ -82,6 +84,7 @@ def list_progress(total: int | None, *, shown: bool) -> Iterator[ListProgress]:
         spinner,
         console=Console(file=sys.stderr),
         transient=True,  # nothing of it stays behind
+        refresh_per_second=REFRESH,
         redirect_stdout=False,  # stdout is the report's, and may not be a terminal
         redirect_stderr=False,
     )

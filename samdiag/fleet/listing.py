@@ -29,6 +29,7 @@ from samdiag.quoting import listed, shown
 
 # near its beginning: the keys of a Trainer's state are sorted, and this one comes before the long log
 STEP_OF_TRAINER = re.compile(rb'^\s*"global_step":\s*(\d{1,18})\s*,?\s*$', re.MULTILINE)
+ALSO_DATA = ".bin"  # a suffix that data sets have as well
 GIVE = "name a checkpoint, a folder of checkpoints or a glob in quotes"
 
 
@@ -176,10 +177,11 @@ def _add_folder(path: str, gathered: _Gathered, *, named: bool = True) -> None:
         what = f"{shown(path)} holds no checkpoint, nor does any folder in it{looked}{closed}"
         gathered.missed.append((path, UsageError(what, GIVE)))
         return
-    gathered.candidates += [_candidate(name, named=False) for name in found.found]
-    gathered.notes += [f"{shown(name)} is left out: it cannot be read: {why}" for name, why in found.unreadable]
-    if found.unlike:
-        gathered.notes.append(f"left out, as their content is that of no checkpoint: {listed(found.unlike)}")
+    # what cannot be read, or is called like a checkpoint and is none, is a gap: its record says so
+    gaps = [name for name in found.unlike if not name.endswith(ALSO_DATA)] + [name for name, _ in found.unreadable]
+    gathered.candidates += [_candidate(name, named=False) for name in (*found.found, *gaps)]
+    if others := [name for name in found.unlike if name.endswith(ALSO_DATA)]:
+        gathered.notes.append(f"left out, as their content is that of no checkpoint: {listed(others)}")
     if found.links_out:
         what = f"left out, as links lead out of {shown(path)}: {listed(found.links_out)}"
         gathered.notes.append(f"{what}: name them to have them inspected")

@@ -289,8 +289,6 @@ def memory_for_four_backward():
     return with_loss(lambda m, b: F.cross_entropy(Backward.apply(m(b[0])), b[1]))
 
 
-
-
 def wide():
     """Too many parameters for a complete spectrum."""
     return samdiag.Problem(model=model(hidden=100), loss=loss, batches=batches())

@@ -53,7 +53,7 @@ def project(work: Path) -> Path:
         (("inspect", "ru"), ["runs/"]),
         (("inspect", "runs/"), ["runs/a.safetensors", "runs/b.ckpt"]),
         (("init", "runs/b"), ["runs/b.ckpt"]),
-        (("inspect", "x", "--format", "j"), ["json"]),
+        (("inspect", "x", "--format", "j"), ["json", "junit"]),
         (("inspect", "x", "--variant", "asam"), ["asam", "asam-samsung"]),
         (("inspect", "x", "--loss", "cross"), ["cross_entropy"]),
         (("inspect", "x", "--fail-on", "bou"), ["bounce"]),

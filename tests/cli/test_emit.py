@@ -123,7 +123,7 @@ def test_an_unknown_suffix_lists_the_known_ones(name: str, work: Path, inspect: 
 
 
 def test_several_checkpoints_are_refused(work: Path, inspect: Run) -> None:
-    ran = inspect(A, A, *HONEST, "--emit", "next.toml")
+    ran = inspect(A, "gone.safetensors", *HONEST, "--emit", "next.toml")
     assert ran.code == 2
     assert "one checkpoint at a time" in ran.err
     assert ran.out == ""

@@ -73,7 +73,6 @@ MISTAKES = {
     # ---- the file
     "missing file": file("runs/b.safetensors", lambda: None, "does not exist", "holds: a.safetensors", code=2),
     "missing folder": file("run/a.safetensors", lambda: None, "does not exist", "there is no folder run", code=2),
-    "folder": file("runs", lambda: None, "is a folder", "a.safetensors", code=2),
     "empty file": file("e.pt", lambda: Path("e.pt").touch(), "e.pt is empty", "write the file again"),
     "text": file("t.pt", lambda: Path("t.pt").write_text("hello"), "not a checkpoint: text", "torch.save"),
     "truncated header": file("c.safetensors", cut("c.safetensors", 40), "c.safetensors", "again"),
@@ -225,10 +224,10 @@ def test_rho_that_is_no_number(format: str, work: Path, inspect: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ((), "Missing argument"),
+        ((), "no checkpoint is named"),
         ((A, "--lr", "abc"), "--lr"),
         ((A, "--roh", "1"), "--rho"),
-        ((A, "--format", "yaml"), "choose text or json"),
+        ((A, "--format", "yaml"), "choose text or json or markdown"),
         ((A, "--fail-on", "minimun"), "did you mean `minimum`?"),
         ((A, "--fail-on", ","), "--fail-on is empty"),
         ((A, "--fail-on", "never,any"), "write `never` alone"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ def test_one_checkpoint_is_one_object(work: Path, inspect: Run, valid: Valid) ->
 
 
 def test_several_are_json_lines(work: Path, inspect: Run, valid: Valid) -> None:
-    ran = inspect(A, A, "gone.pt", *HONEST, "--format", "json")
+    shutil.copy(A, "runs/b.safetensors")
+    ran = inspect(A, "runs/b.safetensors", "runs/gone.pt", *HONEST, "--format", "json")
     assert len(ran.out.splitlines()) == 3
     for report in ran.reports:
         valid(report)
     first, second, third = ran.reports
-    assert first["measurements"] == second["measurements"]  # the same file twice: nothing leaks from run to run
+    assert first["measurements"] == second["measurements"]  # the same weights twice: nothing leaks from run to run
     assert third["failure"]["exit_code"] == 2
 
 

@@ -16,16 +16,24 @@ NUMBER = 5
 
 @pytest.fixture
 def runs(work: Path) -> Path:
-    """Five checkpoints of one run, one of which is junk."""
+    """Four checkpoints of one run; a fifth is missing."""
     folder = work / "many"
     folder.mkdir()
     write_run(folder, NUMBER)
-    (folder / "step-30.safetensors").write_bytes(b"junk, and no checkpoint")
+    (folder / "step-30.safetensors").unlink()
     return folder
 
 
-def test_a_list_has_a_line_each_and_a_summary(runs: Path, inspect: Run) -> None:
-    ran = inspect("many", "many/step-30.safetensors")
+@pytest.fixture
+def junk(runs: Path) -> Path:
+    """The fifth is there, and is no checkpoint."""
+    (runs / "step-30.safetensors").write_bytes(b"junk, and no checkpoint")
+    (runs / "tokens.bin").write_bytes(b"data")
+    return runs
+
+
+def test_a_list_has_a_line_each_and_a_summary(junk: Path, inspect: Run) -> None:
+    ran = inspect("many")
     lines = ran.out.splitlines()
     assert ran.code == 3
     assert "verdict" in lines[0]
@@ -35,15 +43,15 @@ def test_a_list_has_a_line_each_and_a_summary(runs: Path, inspect: Run) -> None:
     assert "its first bytes are no header" in ran.out  # why, below its line
 
 
-def test_a_folder_takes_what_is_a_checkpoint(runs: Path, inspect: Run) -> None:
+def test_a_folder_takes_what_is_called_a_checkpoint_and_a_gap_is_not_a_pass(junk: Path, inspect: Run) -> None:
     ran = inspect("many", "--format", "json")
-    assert ran.code == 0
-    assert [r["checkpoint"]["step"] for r in ran.reports] == [10, 20, 40, 50]
-    assert "step-30.safetensors" in ran.err  # said to be left out
+    assert ran.code == 3
+    assert [r["checkpoint"]["path"][10:12] for r in ran.reports] == ["10", "20", "30", "40", "50"]
+    assert "many/tokens.bin" in ran.err  # said to be left out
 
 
-def test_one_bad_file_is_a_record_with_its_error(runs: Path, inspect: Run) -> None:
-    ran = inspect(*sorted(map(str, Path("many").iterdir())), "gone.pt", "--format", "json")
+def test_one_bad_file_is_a_record_with_its_error(junk: Path, inspect: Run) -> None:
+    ran = inspect(*sorted(map(str, Path("many").glob("*.safetensors"))), "gone.pt", "--format", "json")
     failures = {r["checkpoint"]["path"]: r["failure"] for r in ran.reports}
     assert ran.code == 3
     assert len(failures) == NUMBER + 1

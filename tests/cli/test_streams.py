@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def test_output(work: Path, inspect: Run) -> None:
 
 
 def test_output_of_several_is_json_lines(work: Path, inspect: Run, valid: Callable[[Any], None]) -> None:
-    ran = inspect(A, "gone.safetensors", A, *HONEST, "--format", "json", "--output", "report.jsonl")
+    shutil.copy(A, "runs/z.safetensors")
+    files = (A, "runs/gone.safetensors", "runs/z.safetensors")
+    ran = inspect(*files, *HONEST, "--format", "json", "--output", "report.jsonl")
     assert (ran.code, ran.out) == (3, "")
     reports = [json.loads(line) for line in Path("report.jsonl").read_text().splitlines()]
     assert [bool(report["failure"]) for report in reports] == [False, True, False]

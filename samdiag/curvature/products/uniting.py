@@ -5,6 +5,7 @@ from __future__ import annotations
 from samdiag.curvature.objective import Objective
 from samdiag.curvature.products.joining import data_bytes, is_same_function, joined_piece
 from samdiag.curvature.restoring import batch_norms
+from samdiag.user_errors import is_out_of_memory
 
 MOST_DATA = 8_000_000  # bytes of data, which are copied
 MOST_GRAPH = 32_000_000  # bytes of the gradient's graph: what it saves is written and read in some milliseconds
@@ -25,8 +26,13 @@ def unite(objective: Objective) -> bool:
     each = objective.bytes_of_graph
     if each is None or each * objective.num_samples > min(MOST_GRAPH, objective.memory_for_graphs):
         return False
-    whole = joined_piece(pieces)
-    if whole is None or not is_same_function(pieces, [whole], objective.function):
+    try:
+        whole = joined_piece(pieces)
+        if whole is None or not is_same_function(pieces, [whole], objective.function):
+            return False
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     objective.unite(whole)
     return True
