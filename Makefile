@@ -36,6 +36,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/products.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/fleet.py
 
 # resumable; one to two hours on two cores
 clinic: install

@@ -15,7 +15,7 @@ from samdiag.cli.interrupts import Finishing, interruptible
 from samdiag.cli.list_progress import ListProgress, list_progress
 from samdiag.cli.report_files import ReportFile, append_step_summary, write_reports
 from samdiag.cli.spool import Spool
-from samdiag.cli.streams import ReportOutput, complain, report_width, say, wants_color
+from samdiag.cli.streams import ReportOutput, complain, no_commands, report_width, say, wants_color
 from samdiag.errors import EXIT_INTERRUPTED, CannotDecide, SamdiagError, UsageError
 from samdiag.outcomes import Outcome
 from samdiag.patience import Patience
@@ -254,7 +254,7 @@ class Inspecting:
         elif plan.many and not plan.each:
             if not self._outcomes:
                 self._sink.write(fleet_text.header(width=self._width, color=self._color))
-            self._sink.write(fleet_text.line(outcome, width=self._width, color=self._color))
+            self._sink.write(no_commands(fleet_text.line(outcome, width=self._width, color=self._color)))
             return  # a failure's reason is in its line
         elif diagnosis.failure is None:
             self._write_in_full(outcome)
@@ -266,9 +266,9 @@ class Inspecting:
 
         assert self._sink is not None
         plan, diagnosis = self.plan, outcome.diagnosis
-        self._sink.write(text.render(diagnosis, width=self._width, color=self._color))
+        self._sink.write(no_commands(text.render(diagnosis, width=self._width, color=self._color)))
         if gate := gate_text.render(outcome, width=self._width, color=self._color):
-            self._sink.write("\n" + gate)
+            self._sink.write("\n" + no_commands(gate))
         if plan.theory:
             self._sink.write("\n" + theory.render(diagnosis, width=self._width, color=self._color))
         if plan.emit is not None and (code := training_code.render(diagnosis)):
@@ -289,7 +289,7 @@ class Inspecting:
         missing = len(plan.entries) - len(self._outcomes)
         if plan.many and plan.format == "text" and self._sink is not None and (plan.quiet < 2 or plan.output):
             summed = fleet_text.summary(self._outcomes, missing=missing, width=self._width, color=self._color)
-            self._sink.write("\n" + summed)
+            self._sink.write("\n" + no_commands(summed))
         if self._num_reused:
             self._say(f"samdiag: {self._num_reused} of {len(plan.entries)} record(s) were in {plan.resume} already")
         if self._spool is not None:

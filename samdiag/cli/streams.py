@@ -36,8 +36,17 @@ def report_width() -> int:
 
 def say(text: str) -> None:
     """One line on stderr, harmless whatever it contains."""
-    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.write(no_commands(printable(text)) + "\n")
     sys.stderr.flush()
+
+
+def no_commands(text: str) -> str:
+    """`text` in which a runner of GitHub Actions reads no command; elsewhere as it is."""
+    if not os.environ.get("GITHUB_ACTIONS"):
+        return text
+    from samdiag.reports.github import harmless
+
+    return harmless(text)
 
 
 def complain(error: SamdiagError) -> None:

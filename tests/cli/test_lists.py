@@ -250,3 +250,16 @@ def test_warm_starts_in_a_file_are_for_one_process(runs: Path, inspect: Run) -> 
     ran = inspect("many", "--workers", "2", "--warm-start", "vectors.safetensors")
     assert ran.code == 2
     assert "neighbour" in ran.err
+
+
+def test_no_name_is_a_command_of_the_runner(runs: Path, inspect: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (runs / "##[error]x.safetensors").write_bytes(b"junk")
+    (runs / "::error::y.pt").write_bytes(b"junk")
+    for more in ((), ("--each",)):
+        ran = inspect("many", *more)
+        said = ran.out + ran.err
+        assert ran.code == 3
+        assert "error]x.safetensors" in said
+        assert "##[" not in said
+        assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
