@@ -9,6 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def usual_mode(path: Path) -> int:
+    """Permissions for what takes the place of `path`: its own, or those of any new file; a temporary one is private."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int | None = None) -> Iterator[str]:
     """The name of an empty file beside `path`, to be filled; it then takes the place of `path` in one step.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from samdiag.cli.streams import WRITE_TODO
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.reports.escape import printable
-from samdiag.whole_file import replacing
+from samdiag.whole_file import replacing, usual_mode
 
 if TYPE_CHECKING:
     from samdiag.types import Diagnosis
@@ -61,15 +61,8 @@ def write_whole(path: Path, text: str) -> None:
         CannotDecide: it cannot be written, e.g. because the disk is full.
     """
     try:
-        with replacing(path, mode=0o666 & ~_umask()) as beside:
+        with replacing(path, mode=usual_mode(path)) as beside:
             Path(beside).write_text(text, encoding="utf-8")
     except OSError as error:
         what = f"the settings could not be written to {printable(path)}: {error.strerror or error}"
         raise CannotDecide(what, WRITE_TODO.replace("--output", "--emit")) from error
-
-
-def _umask() -> int:
-    """The process's mask for new files; a temporary file is private otherwise."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

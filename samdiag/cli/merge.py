@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ from samdiag.cli import completion, flags, list_flags
 from samdiag.cli.streams import WRITE_TODO, report_width, say, steady_streams, told, wants_color
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.quoting import shown
-from samdiag.whole_file import replacing
+from samdiag.whole_file import replacing, usual_mode
 
 if TYPE_CHECKING:
     from samdiag.cli.inspecting import Gating
@@ -183,7 +182,7 @@ class _Merge:
                 with target.open("wb") as stream:
                     stream.writelines(content)
                 return
-            with replacing(target, mode=_mode(target)) as beside, open(beside, "wb") as file:
+            with replacing(target, mode=usual_mode(target)) as beside, open(beside, "wb") as file:
                 file.writelines(content)
         except OSError as error:
             what = f"the result could not be written to {shown(self.output)}: {error.strerror or error}"
@@ -215,12 +214,3 @@ def _held(output: Path) -> Iterator[None]:
         return
     with RecordFile(output):
         yield
-
-
-def _mode(target: Path) -> int:
-    """The permissions of the file that is replaced, or those of any new one."""
-    if target.exists():
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

@@ -13,7 +13,7 @@ from samdiag.outcomes import Outcome
 from samdiag.reports.escape import printable
 from samdiag.reports.github import SUMMARY_VARIABLE
 from samdiag.reports.media import Medium, medium
-from samdiag.whole_file import replacing
+from samdiag.whole_file import replacing, usual_mode
 
 FLAG = "--report"
 _FORM_TODO = "write FORMAT=PATH, e.g. --report junit=samdiag.xml"
@@ -41,7 +41,7 @@ class ReportFile:
                 with target.open("w", encoding="utf-8", errors="replace") as stream:
                     stream.write(content)
                 return
-            with replacing(target, mode=0o666 & ~_umask()) as beside:
+            with replacing(target, mode=usual_mode(target)) as beside:
                 Path(beside).write_text(content, encoding="utf-8", errors="replace")
         except OSError as error:
             what = f"the report could not be written to {printable(self.path)}: {error.strerror or error}"
@@ -135,10 +135,3 @@ def _check_place(path: Path, shown: str) -> None:
         free = False
     if not free:
         raise UsageError(f"cannot write {shown}", _PLACE_TODO)
-
-
-def _umask() -> int:
-    """The process's mask for new files; a temporary file is private otherwise."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

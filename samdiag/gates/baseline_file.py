@@ -13,7 +13,7 @@ from samdiag.encoding import jsonable
 from samdiag.errors import CannotDecide, UsageError
 from samdiag.gates.baseline import Baseline, Known
 from samdiag.quoting import shown
-from samdiag.whole_file import replacing
+from samdiag.whole_file import replacing, usual_mode
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -72,7 +72,7 @@ def update_baseline(path: str | Path, notes: Mapping[str, Known]) -> Baseline:
     merged = load_baseline(path, missing_ok=True).merged(notes)
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        mode = usual_mode(target)
         with replacing(target, mode=mode) as beside:
             Path(beside).write_text(render(merged), encoding="ascii", newline="\n")
     except OSError as error:
@@ -122,10 +122,3 @@ def _checkpoints(file: Path, text: bytes) -> dict[str, Known]:
 def _not_one(file: Path, why: str) -> UsageError:
     todo = "give a file that --update-baseline wrote, or a new name; nothing was changed in this one"
     return UsageError(f"{shown(file)} is not a baseline: {why}", todo)
-
-
-def _umask() -> int:
-    """The process's mask for new files; a temporary file is private otherwise."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
