@@ -39,7 +39,7 @@ from samdiag.gallery.training import Criterion, Recipe, train
 
 SAMDIAG = [sys.executable, "-m", "samdiag"]
 HEADER = ["way", "files", "wall, files per s", "processor, files per s", "against one process per file (processor)"]
-TIMED = ("timings", "environment")  # of a record: what may differ between two runs
+TIMED = ("timings",)  # of a record: what may differ between two runs
 HUNDRED = 100
 
 
@@ -278,7 +278,7 @@ def _section(section: dict[str, Any]) -> str:
 
 {markdown_table([*HEADER, "Hessian products"], rows)}
 
-Records that differ from those of the first row by more than `timings`, `environment` and the engine's seconds:
+Records that differ from those of the first row by more than `timings` and the engine's seconds:
 {sum(section["differing_records"].values())}. Memory of the one process: {first / 2**20:.0f} MiB over the first hundred
 records, {last / 2**20:.0f} MiB over the last hundred ({percent(abs(growth))} {"more" if growth >= 0 else "less"}).
 

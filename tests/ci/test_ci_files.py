@@ -67,6 +67,7 @@ def test_github_actions(project: Path, shell: Shell, tmp_path: Path) -> None:
     assert cases(project / "samdiag.xml") == {key: [] for key in PASSING}
 
 
+@pytest.mark.slow
 def test_gitlab_ci(project: Path, shell: Shell) -> None:
     jobs = document("gitlab-ci.yml")
     (diagnose,), (gate,) = here(jobs["samdiag"]["script"]), here(jobs["samdiag-gate"]["script"])

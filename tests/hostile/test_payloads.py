@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.hostile.opcodes import alone
 from tests.hostile.payloads import WORKING
 
@@ -17,6 +19,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_every_payload_runs_in_the_stock_unpickler(tmp_path: Path) -> None:
     files = []
     for number, payload in enumerate(WORKING.values()):

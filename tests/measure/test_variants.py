@@ -293,6 +293,7 @@ def test_the_mean_update_over_batches_is_what_a_loop_says() -> None:
     assert abs(b.update_norm.value - float(mean.norm())) <= b.update_norm.spread()
 
 
+@pytest.mark.slow
 def test_m_sam_covers_the_mean_over_many_partitions() -> None:
     """Ratio and loss change of 8 batches lie within their error bars of the average over 300 random partitions."""
     x, y = data(64, seed=4)
