@@ -97,7 +97,7 @@ class Pieces:
                     self.drop_graphs()
                     self.graphs.limit = 0
                 elif pieces is self.joined:
-                    self.joined = None
+                    self.joined, self.united = None, False
                     raise Regrouped from error
                 else:
                     self._halve(i)
@@ -126,5 +126,5 @@ class Pieces:
             Piece(halves[0], first, batch.half),
             Piece(halves[1], batch.count - first, batch.half),
         ]
-        self.joined = None
+        self.joined, self.united = None, False
         self.split += 1
