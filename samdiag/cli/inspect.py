@@ -12,8 +12,8 @@ import typer
 
 from samdiag.cli import completion, flags, list_flags
 from samdiag.cli.inspecting import Gating, Inspecting, Plan
-from samdiag.cli.streams import complain, reader_may_leave, report_width, say, steady_streams, wants_color
-from samdiag.errors import EXIT_OK, SamdiagError, UsageError
+from samdiag.cli.streams import complain, report_width, say, steady_streams, told, wants_color
+from samdiag.errors import EXIT_OK, EXIT_UNDECIDED, SamdiagError, UsageError
 from samdiag.probes import Verify
 from samdiag.reports.media import medium
 
@@ -100,6 +100,7 @@ def inspect(
     shard: list_flags.ShardOf = None,
     resume: list_flags.Resume = None,
     workers: list_flags.Workers = None,
+    list_only: list_flags.ListOnly = False,
     explain: Annotated[
         bool, flags.flag("--explain", help="Print every setting with its source, and stop.", panel=flags.OUT)
     ] = False,
@@ -152,6 +153,7 @@ def inspect(
         strict_spec=strict_spec or None,
         resume=resume,
         workers=workers,
+        list_only=list_only,
     )
     raise typer.Exit(call.answer())
 
@@ -220,24 +222,36 @@ class Call:
     strict_spec: bool | None = None
     resume: Path | None = None
     workers: str | None = None
+    list_only: bool = False
 
     def answer(self) -> int:
         """Does it, writing each report as it is finished; the exit code."""
         steady_streams()
-        with reader_may_leave():
-            try:
-                self._check()
-                entries, many, notes = self.chosen.listed()
-                if not self.quiet:
-                    for note in notes:
-                        say(f"note: {note}")
-                if self.explain:
-                    return _explain([e.path for e in entries], self.overrides, self.config, self.sources)
-                return Inspecting(self._plan(entries, many or self.resume is not None)).go()
-            except SamdiagError as error:
-                complain(error)
-                return error.exit_code
+        inspecting: Inspecting | None = None
+        with told(found=lambda: EXIT_UNDECIDED if inspecting is None else inspecting.code):
+            self._check()
+            entries, many, notes = self.chosen.listed()
+            if not self.quiet:
+                for note in notes:
+                    say(f"note: {note}")
+            if self.list_only:
+                return self._print_list(entries)
+            if self.explain:
+                return _explain([e.path for e in entries], self.overrides, self.config, self.sources)
+            inspecting = Inspecting(self._plan(entries, many or self.resume is not None))
+            return inspecting.go()
         raise AssertionError("unreachable")
+
+    def _print_list(self, entries: Sequence[Entry]) -> int:
+        """The paths, each once, as --files-from and `merge --expect` read them."""
+        end = "\0" if self.chosen.null else "\n"
+        paths = dict.fromkeys(entry.path for entry in entries)
+        if end == "\n" and any("\n" in path for path in paths):
+            raise UsageError("a path holds a line's end, and the list is one of lines", "say -0 as well")
+        sys.stdout.flush()
+        sys.stdout.buffer.write("".join(path + end for path in paths).encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
+        return EXIT_OK
 
     def _check(self) -> None:
         """What cannot be asked for together.

@@ -124,10 +124,13 @@ class Inspecting:
         self._sink: ReportOutput | None = None
         self._records: Ledger | None = None
         self._progress = ListProgress(None)
+        self._terminal = sys.stdout.isatty()
         self._color = plan.output is None and wants_color(sys.stdout)
 
     def go(self) -> int:
         """The exit code of the whole run."""
+        from samdiag.gates import worst
+
         plan = self.plan
         if plan.emit is not None:
             emitted.check_target(plan.emit, plan.paths, plan.output)
@@ -144,15 +147,18 @@ class Inspecting:
                 interrupted = True
             except CannotDecide as error:  # e.g. the disk is full: what was finished is reported all the same
                 stopped, interrupted = error, False
-            self._finish()
+            try:
+                self._finish()
+            except CannotDecide as error:
+                stopped = stopped or error
         if stopped is not None:
             complain(stopped)
-            return stopped.exit_code
+            return worst({stopped.exit_code, self.code})
         if interrupted:
             done = len(self._outcomes) - (self._patience.interrupted and not plan.many)
             say(f"samdiag: interrupted; {done} of {len(plan.entries)} checkpoint(s) finished")
             return EXIT_INTERRUPTED
-        return self._exit_code()
+        return self.code
 
     # ------------------------------------------------------------------------------------------------ opening
 
@@ -223,6 +229,7 @@ class Inspecting:
         plan, diagnosis, seed = self.plan, made.diagnosis, made.entry.seed
         outcome = self._judged(diagnosis, seed)
         self._progress.finish(failed=diagnosis.failure is not None, resumed=made.reused)
+        self._outcomes.append(_lighter(outcome))  # first: it counts for the exit code, whatever becomes of the report
         with self._progress.aside():
             self._write(outcome)
         if self._spool is not None:
@@ -232,7 +239,6 @@ class Inspecting:
         if plan.gating.update is not None:
             self._noted |= plan.gating.gate(diagnosis).noted(diagnosis, seed=seed)
         self._num_reused += made.reused
-        self._outcomes.append(_lighter(outcome))
 
     def _judged(self, diagnosis: Diagnosis, seed: int | None) -> Outcome:
         try:
@@ -252,9 +258,9 @@ class Inspecting:
         elif plan.format == "json":
             self._sink.write(json_lines.render(diagnosis, indent=None if plan.many else 2))
         elif plan.many and not plan.each:
-            if not self._outcomes:
-                self._sink.write(fleet_text.header(width=self._width, color=self._color))
-            self._sink.write(no_commands(fleet_text.line(outcome, width=self._width, color=self._color)))
+            if len(self._outcomes) == 1:
+                self._sink.write(fleet_text.header(width=self._line_width, color=self._color))
+            self._sink.write(no_commands(fleet_text.line(outcome, width=self._line_width, color=self._color)))
             return  # a failure's reason is in its line
         elif diagnosis.failure is None:
             self._write_in_full(outcome)
@@ -277,6 +283,11 @@ class Inspecting:
     @property
     def _width(self) -> int:
         return report_width()
+
+    @property
+    def _line_width(self) -> int | None:
+        """Of a list's lines: in a pipe or a file there is no edge, and paths are whole."""
+        return report_width() if self.plan.output is None and self._terminal else None
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -310,8 +321,9 @@ class Inspecting:
                 append_step_summary(outcomes, missing=missing)
         write_reports(plan.reports, outcomes, missing=missing)
 
-    def _exit_code(self) -> int:
-        """Each checkpoint is held to its own settings' gate; `--fail-on` is for all."""
+    @property
+    def code(self) -> int:
+        """Of what was judged so far: each checkpoint is held to its own settings' gate; `--fail-on` is for all."""
         from samdiag.gates import exit_code_of
 
         return exit_code_of(self._outcomes)

@@ -36,12 +36,29 @@ class Finishing:
     def on_ctrl_c(self) -> Iterator[None]:
         """Inside, the first Ctrl-C is remembered, and the next one raises KeyboardInterrupt."""
         said = "samdiag: interrupted; the checkpoint in hand is finished first (Ctrl-C again to stop at once)"
-        with _answering(self._ask, said):
+        with _answering(self._ask, said), _ending_on_sigterm():
             yield
 
     def _ask(self) -> bool:
         first, self.asked = not self.asked, True
         return first
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM (a cancelled or preempted job) ends at once as a second Ctrl-C does, and reports are written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -40,6 +40,9 @@ Resume = Annotated[
 Workers = Annotated[
     str | None, flag("--workers", help="Processes: a number, or auto. (default: this one alone)", panel=MANY)
 ]
+ListOnly = Annotated[
+    bool, flag("--list", help="Print the list's paths in order, and stop; with -0 each ends with NUL.", panel=MANY)
+]
 Each = Annotated[bool, flag("--each", help="Of a list, the full text report of each checkpoint.", panel=MANY)]
 
 Require = Annotated[

@@ -14,8 +14,8 @@ import typer
 
 from samdiag.cli import completion, flags, list_flags
 from samdiag.cli.streams import WRITE_TODO, report_width, say, steady_streams, told, wants_color
-from samdiag.errors import CannotDecide, UsageError
-from samdiag.quoting import shown
+from samdiag.errors import EXIT_UNDECIDED, CannotDecide, UsageError
+from samdiag.quoting import listed, shown
 from samdiag.whole_file import replacing, usual_mode
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ def merge(
     require: list_flags.Require = None,
     baseline: list_flags.BaselineFile = None,
     strict_spec: list_flags.StrictSpec = False,
+    expect: Annotated[
+        Path | None,
+        flags.flag(
+            "--expect",
+            help="The list that the results should be of, as `inspect --list` writes it: what has none exits 3.",
+            panel=flags.OUT,
+        ),
+    ] = None,
     quiet: flags.Quiet = 0,
 ) -> None:
     """Join results: each checkpoint once, in the order of a list, and the gate over all of them.
@@ -87,6 +95,7 @@ def merge(
             format=format,
             reports=_report_files(list_flags.several(context, "report", report) or [], files, output),
             gating=gating,
+            expect=expect,
             quiet=quiet or flags.quiet_variable(),
         )
         code = call.go()
@@ -108,6 +117,7 @@ class _Merge:
     format: str
     reports: Sequence[ReportFile]
     gating: Gating
+    expect: Path | None
     quiet: int
 
     def go(self) -> int:
@@ -123,19 +133,33 @@ class _Merge:
                 held.enter_context(_held(self.output))
             merged = held.enter_context(merging(self.files))
             self._check_output(merged)
+            merged, missing, notes = self._held_to_the_list(merged)
             if not self.quiet:
-                for note in merged.notes:
+                for note in (*merged.notes, *notes):
                     say(f"note: {note}")
-            outcomes, codes = [], set()
+            outcomes, codes = [], {EXIT_UNDECIDED} if missing or merged.num_torn else set()
             for diagnosis, seed in merged.diagnoses():
                 outcome = self.gating.judge(diagnosis, seed=seed)
                 codes.add(outcome.exit_code)
                 if self.format != "json" or self.reports:  # else ten thousand need not be held at once
                     outcomes.append(outcome)
             if self.quiet < 2 or self.output is not None:
-                self._write(merged, outcomes)
-            write_reports(self.reports, outcomes)
+                self._write(merged, outcomes, missing)
+            write_reports(self.reports, outcomes, missing=missing)
         return worst(codes)
+
+    def _held_to_the_list(self, merged: Merged) -> tuple[Merged, int, Sequence[str]]:
+        """What stays, how many of --expect have no record, and notes."""
+        from samdiag.fleet.expecting import hold, read_list
+
+        if self.expect is None:
+            return merged, 0, ()
+        expected = read_list(self.expect)
+        found = hold(merged, expected)
+        notes = list(found.notes)
+        if found.missing:
+            notes.append(f"{len(found.missing)} of {len(expected)} have no record: {listed(found.missing, 5)}")
+        return found.merged, len(found.missing), notes
 
     def _check_output(self, merged: Merged) -> None:
         """Nothing, where no result would be lost by writing --output.
@@ -163,14 +187,14 @@ class _Merge:
                 what = f"{shown(self.output)} holds {len(lost)} record(s) that are in none of the files to merge"
                 raise UsageError(what, "name it among them too, or give another --output")
 
-    def _write(self, merged: Merged, outcomes: Sequence[Outcome]) -> None:
+    def _write(self, merged: Merged, outcomes: Sequence[Outcome], missing: int) -> None:
         """The union, whole or not at all.
 
         Raises:
             CannotDecide: --output cannot be written.
             OSError: the same for stdout, or its reader went away.
         """
-        content = self._content(merged, outcomes)
+        content = self._content(merged, outcomes, missing)
         if self.output is None:
             for part in content:
                 sys.stdout.buffer.write(part)
@@ -188,7 +212,7 @@ class _Merge:
             what = f"the result could not be written to {shown(self.output)}: {error.strerror or error}"
             raise CannotDecide(what, WRITE_TODO) from error
 
-    def _content(self, merged: Merged, outcomes: Sequence[Outcome]) -> Iterator[bytes]:
+    def _content(self, merged: Merged, outcomes: Sequence[Outcome], missing: int) -> Iterator[bytes]:
         from samdiag.reports import fleet_text
         from samdiag.reports.media import medium
 
@@ -197,9 +221,9 @@ class _Merge:
             return
         if self.format == "text" and outcomes:
             color = self.output is None and wants_color(sys.stdout)
-            text = fleet_text.render(outcomes, width=report_width(), color=color)
+            text = fleet_text.render(outcomes, missing=missing, width=report_width(), color=color)
         else:
-            text = medium(self.format).render(outcomes)
+            text = medium(self.format).render(outcomes, missing=missing)
         if text:
             yield (text + "\n").encode("utf-8", errors="replace")
 

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import typer
 
-from samdiag.errors import EXIT_INTERRUPTED, EXIT_UNDECIDED, CannotDecide, SamdiagError, UsageError
+from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_UNDECIDED, CannotDecide, SamdiagError, UsageError
 from samdiag.reports.escape import printable
 
 WRITE_TODO = "make room, or write it elsewhere with --output"
@@ -81,9 +81,17 @@ def steady_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+def _a_gap() -> int:
+    return EXIT_UNDECIDED
+
+
 @contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Ends quietly, with the code of a gap, when the reader of stdout goes away; says so when the disk is full."""
+def reader_may_leave(found: Callable[[], int] = _a_gap) -> Iterator[None]:
+    """Ends quietly, with the code of a gap, when the reader of stdout goes away; says so when the disk is full.
+
+    Args:
+        found: the code of what was judged so far: a failed gate outranks a report that could not be written.
+    """
     try:
         yield
     except OSError as error:
@@ -91,17 +99,18 @@ def reader_may_leave() -> Iterator[None]:
             complain(CannotDecide(f"the report could not be written: {error.strerror or error}", WRITE_TODO))
         with contextlib.suppress(OSError, ValueError):  # what stdout still holds must not fail again when Python exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(EXIT_UNDECIDED) from None
+        raise typer.Exit(EXIT_FINDING if found() == EXIT_FINDING else EXIT_UNDECIDED) from None
 
 
 @contextmanager
-def told(interrupted: str = "samdiag: interrupted") -> Iterator[None]:
+def told(interrupted: str = "samdiag: interrupted", found: Callable[[], int] = _a_gap) -> Iterator[None]:
     """A command's body: what goes wrong in it is said in two lines and ends with its documented exit code.
 
     Args:
         interrupted: what a Ctrl-C is answered with.
+        found: as for `reader_may_leave`.
     """
-    with reader_may_leave():
+    with reader_may_leave(found):
         try:
             yield
         except SamdiagError as error:

@@ -72,12 +72,14 @@ class Merged:
         paths: the files.
         rows: the records that stay, in order.
         notes: what the user should know, one line each.
+        num_torn: files whose last line was torn in its write: at least so many records are missing.
     """
 
     paths: tuple[Path, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     descriptors: tuple[int, ...]
+    num_torn: int = 0
 
     def texts(self) -> Iterator[bytes]:
         """Every record as it stands in its file, without a line's end."""
@@ -109,18 +111,21 @@ def merging(paths: Sequence[Path]) -> Iterator[Merged]:
     with ExitStack() as opened:
         rows: list[Row] = []
         notes: list[str] = []
+        num_torn = 0
         descriptors = tuple(opened.enter_context(_readable(path)) for path in paths)
         for source, (path, descriptor) in enumerate(zip(paths, descriptors, strict=True)):
             found = Scan(descriptor, path)
             rows += [_row(source, line, document) for line, document in found]
             if found.whole < os.fstat(descriptor).st_size:
-                notes.append(f"the last line of {shown(path)} was torn in its write and is left out")
+                num_torn += 1
+                notes.append(f"the last line of {shown(path)} was torn in its write: what it was of is missing")
         kept, differing = _union(rows, lambda row: _content(json.loads(_text(row, descriptors))))
         yield Merged(
             paths=tuple(paths),
             rows=tuple(sorted(kept, key=lambda row: row.order)),
             notes=(*notes, *differing),
             descriptors=descriptors,
+            num_torn=num_torn,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -149,7 +150,7 @@ def test_quiet(shards: list[Path]) -> None:
     assert "torn" in run(*shards, "3.jsonl").stderr
     assert run(*shards, "3.jsonl", "-q").stderr == ""
     found = run(*shards, "3.jsonl", "-qq")
-    assert (found.exit_code, found.output) == (0, "")
+    assert (found.exit_code, found.output) == (3, "")  # a torn line is a record that is missing
 
 
 def test_a_full_disk_leaves_what_was_there(shards: list[Path]) -> None:
@@ -178,3 +179,42 @@ def test_merge_is_torch_free(shards: list[Path]) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert ended.stderr == "0 False\n"
+
+
+def test_a_list_that_was_expected(shards: list[Path]) -> None:
+    names = [json.loads(line)["checkpoint"]["path"] for shard in shards for line in shard.read_text().splitlines()]
+    Path("list.txt").write_text("\n".join(names) + "\n")
+    assert run(*shards, "--expect", "list.txt").exit_code == 0
+    Path("list.txt").write_bytes("\0".join([*names, "never made.pt"]).encode() + b"\0")
+    found = run(*shards, "--expect", "list.txt", "--report", "junit=out.xml")
+    assert found.exit_code == 3
+    assert "1 of 3 have no record: never made.pt" in found.stderr
+    assert 'errors="1"' in Path("out.xml").read_text()
+    Path("list.txt").write_text(f"./{names[0]}\n")
+    found = run(*shards, "--expect", "list.txt")
+    assert found.exit_code == 0
+    assert len(found.stdout.splitlines()) == 1
+    assert "of no checkpoint in the list" in found.stderr
+
+
+def test_what_a_file_held_before_it_was_rewritten_is_left_out_of_the_list() -> None:
+    Path("a.pt").write_bytes(b"present")
+    present = hashlib.sha256(b"present").hexdigest()
+    Path("all.jsonl").write_text(lines(record("a.pt", "old"), record("a.pt", present)).decode())
+    Path("list.txt").write_text("a.pt\n")
+    assert len(run("all.jsonl").stdout.splitlines()) == 2
+    found = run("all.jsonl", "--expect", "list.txt")
+    assert [json.loads(line)["checkpoint"]["fingerprint"] for line in found.stdout.splitlines()] == [
+        f"sha256:{present}"
+    ]
+    Path("a.pt").unlink()  # then nobody knows which it is
+    assert len(run("all.jsonl", "--expect", "list.txt").stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n"])
+def test_an_expected_list_that_is_none(content: bytes | None, shards: list[Path]) -> None:
+    if content is not None:
+        Path("list.txt").write_bytes(content)
+    found = run(*shards, "--expect", "list.txt")
+    assert found.exit_code == 2
+    assert "--list" in found.stderr
