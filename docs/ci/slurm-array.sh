@@ -10,5 +10,5 @@
 
 # Preempted, requeued or sent again: what is in the file already is not measured again.
 # The gate is in slurm-merge.sh, where all results are.
-exec samdiag inspect "$RUN" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" \
+exec samdiag inspect --files-from "$OUT/list" -0 --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" \
     --resume "$OUT/shard-$SLURM_ARRAY_TASK_ID.jsonl" --fail-on never

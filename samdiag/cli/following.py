@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from samdiag.cli.streams import complain, progress_line, report_width, say, wants_color
-from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, UsageError
+from samdiag.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 
 if TYPE_CHECKING:
     from samdiag.fleet.apart import Apart
@@ -117,6 +117,8 @@ class Following:
                 self.stop.in_hand = False
                 self._tell(f"samdiag: {event.path} {event.text}")
             case Ended():
+                if event.left:  # what was seen and not diagnosed is a gap
+                    self.codes.add(EXIT_UNDECIDED)
                 for path, reason in event.left:
                     self._tell(f"samdiag: {path} is not diagnosed: {reason}")
                 self._tell(f"samdiag: the watch ends: {event.reason}")

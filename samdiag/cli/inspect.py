@@ -132,6 +132,7 @@ def inspect(
             last=last,
             seeds=seeds,
             shard=shard,
+            list_only=list_only,
         ),
         overrides=overrides,
         sources=flags.from_environment(context, overrides),
@@ -153,7 +154,6 @@ def inspect(
         strict_spec=strict_spec or None,
         resume=resume,
         workers=workers,
-        list_only=list_only,
     )
     raise typer.Exit(call.answer())
 
@@ -170,6 +170,7 @@ class Chosen:
     last: int | None = None
     seeds: str | None = None
     shard: str | None = None
+    list_only: bool = False
 
     def listed(self) -> tuple[Sequence[Entry], bool, Sequence[str]]:
         """The entries in order, whether it is a list, and notes about it.
@@ -184,7 +185,7 @@ class Chosen:
         found = list_entries(
             self.paths,
             files_from=self.files_from,
-            null=self.null,
+            null=self.null and (self.files_from is not None or not self.list_only),
             match=self.match,
             every=self.every,
             last=self.last,
@@ -222,7 +223,6 @@ class Call:
     strict_spec: bool | None = None
     resume: Path | None = None
     workers: str | None = None
-    list_only: bool = False
 
     def answer(self) -> int:
         """Does it, writing each report as it is finished; the exit code."""
@@ -234,7 +234,7 @@ class Call:
             if not self.quiet:
                 for note in notes:
                     say(f"note: {note}")
-            if self.list_only:
+            if self.chosen.list_only:
                 return self._print_list(entries)
             if self.explain:
                 return _explain([e.path for e in entries], self.overrides, self.config, self.sources)

@@ -147,12 +147,22 @@ def _gather(paths: Sequence[str], files_from: str | None, null: bool) -> _Gather
 
 
 def _add_path(path: str, gathered: _Gathered) -> None:
+    if not path:
+        raise UsageError("an empty path is named", "check the variable that it came from")
     if patterns.is_glob(path):
         _add_glob(path, gathered)
     elif _is_readable_folder(path) and not tree.is_checkpoint_folder(path):
         _add_folder(path, gathered)
     else:
         gathered.candidates.append(_candidate(path, named=True))
+        if os.path.isdir(path):
+            _note_inside(tree.inside(path), gathered)
+
+
+def _note_inside(names: Sequence[str], gathered: _Gathered) -> None:
+    if names:
+        what = "inside a folder that is one checkpoint, and not looked at"
+        gathered.notes.append(f"{what}: {listed(names)}; name it to have it inspected")
 
 
 def _is_readable_folder(path: str) -> bool:
@@ -182,6 +192,7 @@ def _add_folder(path: str, gathered: _Gathered, *, named: bool = True) -> None:
     gathered.candidates += [_candidate(name, named=False) for name in (*found.found, *gaps)]
     if others := [name for name in found.unlike if name.endswith(ALSO_DATA)]:
         gathered.notes.append(f"left out, as their content is that of no checkpoint: {listed(others)}")
+    _note_inside(found.inside, gathered)
     if found.links_out:
         what = f"left out, as links lead out of {shown(path)}: {listed(found.links_out)}"
         gathered.notes.append(f"{what}: name them to have them inspected")

@@ -55,12 +55,14 @@ class Tree:
         unreadable: folders that could not be listed, with the reason.
         unlike: files with the suffix of a checkpoint that are none.
         links_out: links that lead out of the tree.
+        inside: what looks like a checkpoint of its own inside a folder that is one, and is not looked at.
     """
 
     found: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
     links_out: list[str] = field(default_factory=list)
+    inside: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,37 @@ def search(root: str) -> Tree:
         if path != root and _is_checkpoint(listed):
             tree.found.append(path)
             inner = [name for name in inner if TRAINER_STEP.fullmatch(name)]  # a Trainer's, beside its final weights
+            tree.inside += [os.path.join(path, name) for name in _inside(listed) if name not in inner]
         else:
             tree.found.extend(os.path.join(path, name) for name in _files(listed, home, tree))
         waiting.extend(os.path.join(path, name) for name in inner)
     return tree
+
+
+def inside(path: str) -> list[str]:
+    """What looks like a checkpoint of its own inside the checkpoint's folder `path`."""
+    try:
+        return [os.path.join(path, name) for name in _inside(_list(path))]
+    except OSError:
+        return []
+
+
+def _inside(listed: _Listed) -> list[str]:
+    """The names; of a folder that says itself what is in it (a pipeline, distributed shards) there are none."""
+    folder = listed.folder
+    if huggingface.CONFIG not in folder or huggingface.MODULES in folder:
+        return []
+    own = (*huggingface.WEIGHTS, *adapter.WEIGHTS)
+    files = [
+        entry.name
+        for entry in listed.files
+        if has_suffix(entry.name)
+        and entry.name not in own
+        and not is_beside(entry.name)
+        and not huggingface.SHARD.fullmatch(entry.name)
+    ]
+    folders = [name for name in listed.folders if is_checkpoint_folder(os.path.join(folder.path, name))]
+    return sorted(folders) + sorted(files)
 
 
 def is_checkpoint_folder(path: str) -> bool:
@@ -165,13 +194,23 @@ def _files(listed: _Listed, home: str, tree: Tree) -> Iterator[str]:
         name = entry.name
         if is_beside(name) or _is_shard(name, listed.folder):
             continue
-        if entry.is_symlink() and not os.path.realpath(entry.path).startswith(os.path.join(home, "")):
+        if entry.is_symlink() and not os.path.exists(entry.path):  # or gone since it was listed
             if has_suffix(name):
+                tree.unlike.append(entry.path)
+        elif entry.is_symlink() and _leads_out(entry.path, home):
+            if has_suffix(name) or os.path.isdir(entry.path):
                 tree.links_out.append(entry.path)
         elif is_checkpoint_file(entry.path):
             yield name
         elif has_suffix(name) and entry.is_file() and not _is_own(entry.path):
             tree.unlike.append(entry.path)
+
+
+def _leads_out(path: str, home: str) -> bool:
+    try:
+        return not os.path.realpath(path).startswith(os.path.join(home, ""))
+    except OSError:  # e.g. of a process in /proc that has ended
+        return True
 
 
 def is_checkpoint_file(path: str) -> bool:

@@ -44,11 +44,15 @@ def load_baseline(path: str | Path, *, missing_ok: bool = False) -> Baseline:
     file = Path(path)
     folder = Path(os.path.abspath(file)).parent
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise _not_one(file, "it is no regular file")
         if file.exists() and file.stat().st_size > MAX_BYTES:
             raise _not_one(file, "it is too large")
         text = file.read_bytes()
     except FileNotFoundError:
         if missing_ok:
+            if not folder.is_dir():
+                raise UsageError(f"there is no folder {shown(folder)} for the baseline", "make it first") from None
             return Baseline(folder=folder)
         todo = "write it first: the same command with --update-baseline"
         raise UsageError(f"the baseline {shown(path)} does not exist", todo) from None

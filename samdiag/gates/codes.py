@@ -13,7 +13,8 @@ from samdiag.types import Diagnosis
 def exit_code(diagnoses: Sequence[Diagnosis], fail_on: FailOn) -> int:
     """The exit code of a run over `diagnoses`: 1 outranks 3, and 3 outranks 0, because a gap is not a pass.
 
-    1: any finding (not only a verdict) is in `fail_on`. 3: some checkpoint failed or is `undecided`, or there was none.
+    1: any finding (not only a verdict) is in `fail_on`. 3: some checkpoint failed or has an
+    `undecided` finding, or there was none.
     2: every checkpoint failed, and each for a usage error; where one of several did, the rest were examined, and the
     gap that it leaves is a 3. 0: otherwise.
     """
@@ -36,7 +37,11 @@ def worst(codes: Iterable[int]) -> int:
 
 
 def without_hits(diagnosis: Diagnosis) -> int:
-    """What one checkpoint contributes when nothing fails the gate: 0, 2 or 3."""
+    """What one checkpoint contributes when nothing fails the gate: 0, 2 or 3.
+
+    Every finding counts: where a milder one stands before `undecided`, something worse is still not ruled out.
+    """
     if diagnosis.failure is not None:
         return EXIT_USAGE if diagnosis.failure.exit_code == EXIT_USAGE else EXIT_UNDECIDED
-    return EXIT_UNDECIDED if diagnosis.verdict == "undecided" else EXIT_OK
+    open_ = any(finding.verdict == "undecided" and not finding.contradicted for finding in diagnosis.findings)
+    return EXIT_UNDECIDED if open_ or diagnosis.verdict == "undecided" else EXIT_OK

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from samdiag.errors import EXIT_FINDING, EXIT_OK
+from samdiag.errors import EXIT_FINDING, EXIT_OK, EXIT_UNDECIDED
 from samdiag.outcomes import Hit, HitKind, Outcome
 from samdiag.quantities import quantity
 from samdiag.reports.digest import digest
@@ -197,7 +197,7 @@ def fleet_row(outcome: Outcome) -> FleetRow:
         hits=_hits(outcome.hits),
         gaps=_hits(outcome.gaps),
         accepted=_hits(outcome.accepted),
-        reason=_reason(diagnosis, report),
+        reason=_reason(report, outcome.exit_code),
         todo=todo_lines(diagnosis),
         seconds=sum(diagnosis.timings.values()) if "total" not in diagnosis.timings else diagnosis.timings["total"],
         versions=_versions(diagnosis),
@@ -237,11 +237,14 @@ def _hits(hits: Sequence[Hit]) -> tuple[HitRow, ...]:
     )
 
 
-def _reason(diagnosis: Diagnosis, report: DigestedReport) -> str:
-    """Why there is no diagnosis, or the message of the finding that the verdict stands for."""
+def _reason(report: DigestedReport, code: int) -> str:
+    """Why there is no diagnosis or none that decides, or the message of the finding that the verdict stands for."""
     if report.failure is not None:
         return report.failure.what.removeprefix(f"{report.subject}: ") if report.subject else report.failure.what
-    said = next((row for row in report.findings if row.verdict == report.verdict), None)
+    wanted = "undecided" if code == EXIT_UNDECIDED else report.verdict
+    said = next(
+        (row for verdict in (wanted, report.verdict) for row in report.findings if row.verdict == verdict), None
+    )
     return said.message if said is not None else report.meaning
 
 
