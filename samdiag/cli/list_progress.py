@@ -26,20 +26,25 @@ class ListProgress:
     def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stage = ""
+        self._drawn = float("-inf")  # when a stage was drawn at once
         self.pace = Pace(total, clock())
         self.live: Live | None = None
 
     def stage(self, what: str, count: int) -> None:
         """What is being done to the one checkpoint in hand: the `progress` of `Session.inspect`."""
-        self._stage = stage_text(what, count)
+        self.say_stage(stage_text(what, count))
 
     def stage_of(self, entry: Entry, what: str, count: int) -> None:
         """The same where several are in hand: the `progress` of `workers.diagnose_in_order`."""
-        self._stage = f"{PurePath(entry.path).name}: {stage_text(what, count)}"
+        self.say_stage(f"{PurePath(entry.path).name}: {stage_text(what, count)}")
 
     def say_stage(self, text: str) -> None:
-        """The same in words of one's own."""
+        """The same in words of one's own; drawn now, if the last time was long enough ago."""
         self._stage = text
+        now = self._clock()
+        if self.live is not None and now - self._drawn > 1.0 / REFRESH:
+            self._drawn = now
+            self.live.refresh()
 
     def finish(self, *, failed: bool = False, resumed: bool = False) -> None:
         """One record more; `resumed`: it was there already."""

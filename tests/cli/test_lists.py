@@ -263,3 +263,44 @@ def test_no_name_is_a_command_of_the_runner(runs: Path, inspect: Run, monkeypatc
         assert "error]x.safetensors" in said
         assert "##[" not in said
         assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
+
+
+def test_the_list_alone(runs: Path, inspect: Run) -> None:
+    (runs / "step-5\nodd.safetensors").write_bytes(b"junk")
+    lines = inspect("many", "--last", "2", "--match", "*step-?0.*", "--list")
+    assert (lines.code, lines.out) == (0, "many/step-40.safetensors\nmany/step-50.safetensors\n")
+    refused = inspect("many", "--list")
+    assert refused.code == 2
+    assert "-0" in refused.err
+    nul = inspect("many", "--list", "-0")
+    assert nul.out.split("\0")[:2] == ["many/step-5\nodd.safetensors", "many/step-10.safetensors"]
+    Path("list").write_text(nul.out)
+    again = inspect("--files-from", "list", "-0", "--shard", "2/2", "--format", "json")
+    assert [r["checkpoint"]["step"] for r in again.reports] == [10, 40]
+
+
+def test_a_failed_gate_outranks_a_report_that_cannot_be_written(runs: Path, inspect: Run) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    fails = ("many", "--last", "1", "--require", "loss < -1")
+    assert inspect(*fails, "--report", "junit=/dev/full").code == 1
+    assert inspect("many", "--last", "1", "--report", "junit=/dev/full").code == 3
+    assert inspect(*fails, "--output", "/dev/full").code == 1
+
+
+def test_a_checkpoint_inside_a_checkpoints_folder_is_said(work: Path, inspect: Run) -> None:
+    for folder in ("hf/run", "hf/run/epoch-3"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "config.json").write_text("{}")
+        write_run(Path(folder), 1)
+        Path(folder, "step-10.safetensors").rename(Path(folder, "model.safetensors"))
+    for named in ("hf", "hf/run"):
+        ran = inspect(named, "--list")
+        assert ran.out == "hf/run\n"
+        assert "hf/run/epoch-3" in ran.err
+
+
+def test_an_empty_path_is_no_folder(work: Path, inspect: Run) -> None:
+    ran = inspect("")
+    assert ran.code == 2
+    assert "an empty path" in ran.err

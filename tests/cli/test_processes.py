@@ -227,3 +227,38 @@ def test_python_P_m_imports_nothing_beside_a_checkpoint(hostile: Path, work: Pat
     ran = process(*command(work), python=("-P", *MODULE), cwd=hostile, env={**os.environ})
     assert not (work / "pwned").exists()
     assert ran.code == 0, ran.err
+
+
+# ---------------------------------------------------------------- ended from outside
+
+
+def test_sigterm_ends_a_list_with_its_reports(work: Path) -> None:
+    slow = network()
+    torch.nn.init.constant_(slow[2].bias, 1000.0)
+    save_file(slow.state_dict(), "runs/b.safetensors")
+    command = [sys.executable, "-c", CALL, "inspect", "runs", "--rho", "0.1", "--report", "junit=out.xml", "--resume"]
+    child = subprocess.Popen(
+        [*command, "all.jsonl", "--problem", "problems.py:second_is_slow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(work / "began", child)
+        child.terminate()
+        _, err = child.communicate(timeout=30)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 130
+    assert "interrupted; 1 of 2 checkpoint(s) finished" in err
+    assert Path("out.xml").read_text().count("<testcase") == 2  # the other one is an error
+    assert len(Path("all.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), ("<&-", 0)])
+def test_streams_that_the_caller_has_closed(closed: str, code: int, work: Path) -> None:
+    line = f'"{sys.executable}" -m samdiag inspect {A} {" ".join(HONEST)} {closed}'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr

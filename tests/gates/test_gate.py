@@ -165,3 +165,17 @@ def test_a_file_of_saved_reports_against_a_baseline(tmp_path: Path) -> None:
     # both are of one path: the later one is what is known, and its verdict is not the first one's
     assert [one.exit_code for one in outcomes] == [1, 3]
     assert exit_code_of(outcomes) == 1
+
+
+def test_an_undecided_finding_behind_a_milder_one_leaves_the_gate_open() -> None:
+    """A spectrum that was cut short shows a bounce and rules no saddle out: not a pass."""
+    from dataclasses import replace
+
+    from samdiag.gates import Gate
+    from tests.gates.test_fail_on import diagnosis, finding
+
+    both = diagnosis("bounce", findings=(finding("bounce"), finding("undecided")))
+    assert Gate().judge(both).exit_code == 3
+    assert Gate(fail_on=parse_fail_on("bounce")).judge(both).exit_code == 1
+    contradicted = replace(both.findings[1], contradicted=True)
+    assert Gate().judge(replace(both, findings=(both.findings[0], contradicted))).exit_code == 0
