@@ -16,7 +16,7 @@ from samdiag.cli.list_progress import ListProgress, list_progress
 from samdiag.cli.report_files import ReportFile, append_step_summary, write_reports
 from samdiag.cli.spool import Spool
 from samdiag.cli.streams import ReportOutput, complain, no_commands, report_width, say, wants_color
-from samdiag.errors import EXIT_INTERRUPTED, CannotDecide, SamdiagError, UsageError
+from samdiag.errors import EXIT_INTERRUPTED, SamdiagError, UsageError
 from samdiag.outcomes import Outcome
 from samdiag.patience import Patience
 from samdiag.reports.media import MEDIA
@@ -145,11 +145,11 @@ class Inspecting:
                 interrupted = self._finishing.asked or self._patience.interrupted
             except KeyboardInterrupt:
                 interrupted = True
-            except CannotDecide as error:  # e.g. the disk is full: what was finished is reported all the same
+            except SamdiagError as error:  # e.g. the disk is full: what was finished is reported all the same
                 stopped, interrupted = error, False
             try:
                 self._finish()
-            except CannotDecide as error:
+            except SamdiagError as error:
                 stopped = stopped or error
         if stopped is not None:
             complain(stopped)
