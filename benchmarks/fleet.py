@@ -144,11 +144,11 @@ def compare(name: str, count: int, alone: int, threads: int) -> int:
         files = save_run(folder / "run", count, network)
         some = files[:: max(1, len(files) // alone)][:alone]
         ways = [
-            one_process("one process, every file", folder, ["run"]),
+            one_process("one process, every file", folder, ["run"], into="all.jsonl"),
             each_alone("one process per file (xargs -n1)", folder, some),
-            one_process("one process, 2 workers", folder, ["run", "--workers", "2"]),
-            one_process("one process, warm starts", folder, ["run", "--warm-start", "neighbour"]),
-            one_process("resumed: all is there", folder, ["run"], resume=folder / "a.jsonl"),
+            one_process("one process, 2 workers", folder, ["run", "--workers", "2"], into="workers.jsonl"),
+            one_process("one process, warm starts", folder, ["run", "--warm-start", "neighbour"], into="warm.jsonl"),
+            one_process("resumed: all is there", folder, ["run"], into="all.jsonl", resumed=True),
         ]
     return report(name, network, ways, threads)
 
@@ -169,15 +169,13 @@ def save_run(folder: Path, count: int, network: Network) -> list[str]:
     return files
 
 
-def one_process(name: str, folder: Path, arguments: Sequence[str], *, resume: Path | None = None) -> Took:
-    """`samdiag inspect ARGUMENTS`, watched from outside."""
-    output = folder / ("a.jsonl" if resume is None else "resumed.txt")
-    if resume is None:
-        command = [*SAMDIAG, "inspect", *arguments, "--format", "json", "--output", str(output), "-q"]
-    else:
-        command = [*SAMDIAG, "inspect", *arguments, "--resume", str(resume), "--output", str(output), "-q"]
+def one_process(name: str, folder: Path, arguments: Sequence[str], *, into: str, resumed: bool = False) -> Took:
+    """`samdiag inspect ARGUMENTS`, watched from outside; `resumed`: `into` holds all of it already."""
+    output = folder / into
+    assert output.exists() == resumed
+    command = [*SAMDIAG, "inspect", *arguments, "--resume", str(output), "-q"]
     before, start = _children(), time.perf_counter()
-    run = subprocess.Popen(command, cwd=folder)
+    run = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     resident, seen = [], 0
     while run.poll() is None:
         time.sleep(0.05)
@@ -186,7 +184,7 @@ def one_process(name: str, folder: Path, arguments: Sequence[str], *, resume: Pa
             seen = size
             resident.append((size, _resident(run.pid)))
     wall, cpu = time.perf_counter() - start, _children() - before
-    records = _read(output if resume is None else resume)
+    records = _read(output)
     say(f"{name}: {len(records)} records in {wall:.0f} s")
     return Took(
         name=name,
