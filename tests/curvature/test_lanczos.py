@@ -219,7 +219,7 @@ def test_true_residuals_after_restarts_are_what_the_run_says() -> None:
         assert true == pytest.approx(said, rel=1e-3, abs=1e-9)
 
 
-@pytest.mark.parametrize("block", [1, 2])
+@pytest.mark.parametrize("block", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_restarted_bounds_are_violated_about_as_often_as_their_probability_allows(block: int) -> None:
     values = network_like(300, 1.0)
     failures, restarted = 0, 0

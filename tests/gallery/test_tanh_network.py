@@ -291,7 +291,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         return EXPERIMENT.run(folder, 0, lambda _text: None)
 
 
-@pytest.mark.slow
 def test_the_experiment_writes_its_pictures(small: Outcome) -> None:
     assert [path.name for path in small.pictures] == [f"tanh-network-{n}.png" for n in ("shares", "losses", "run")]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in small.pictures)
