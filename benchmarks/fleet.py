@@ -274,7 +274,7 @@ def _section(section: dict[str, Any]) -> str:
     growth = section["resident_growth"] or 0.0
     return f"""## {section["what"][0].upper()}{section["what"][1:]}
 
-{markdown_table([*HEADER, "Hessian products"], rows)}
+{markdown_table([*HEADER, "Hessian products in the records"], rows)}
 
 Records that differ from those of the first row by more than `timings` and the engine's seconds:
 {sum(section["differing_records"].values())}. Memory of the one process: {first / 2**20:.0f} MiB over the first hundred
